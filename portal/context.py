@@ -1,0 +1,11 @@
+"""What every page's frame shows."""
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+
+def frame(request: HttpRequest) -> dict[str, Any]:
+    """The gateway's address and whether this is a demo."""
+    return {"gateway_url": settings.GATEWAY_URL, "demo": settings.DEMO}

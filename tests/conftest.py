@@ -1,0 +1,90 @@
+"""The cast of every test: the company, its rival that must never see anything, and the tables between them."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from django.core.management import call_command
+
+from tenants.core.keys import MintedKey
+from tenants.models import ApiKey, Tenant, User
+from tenants.provision import create_key, sign_up, store_credential
+from tenants.scope import acting_for
+
+NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+PASSWORD = "a long enough password"
+
+
+@dataclass(frozen=True)
+class Company:
+    """A tenant with its owner and a working key."""
+
+    tenant: Tenant
+    user: User
+    key: ApiKey
+    minted: MintedKey
+
+    @property
+    def id(self):
+        return self.tenant.id
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture
+def company(database) -> Company:
+    return make_company("Northwind Freight", "owner@northwind.example")
+
+
+@pytest.fixture
+def rival(database) -> Company:
+    """The stranger who must never see anything of the company's."""
+    return make_company("Southgate Haulage", "owner@southgate.example")
+
+
+def make_company(name: str, email: str, *, stance: str = "internal_only") -> Company:
+    tenant, user = sign_up(company=name, email=email, password=PASSWORD, now=NOW)
+    with acting_for(tenant.id):
+        key, minted = create_key(name="first", may_override=True, actor="test", now=NOW)
+        for provider in ("openai", "anthropic"):
+            store_credential(
+                provider=provider,
+                base_url="http://127.0.0.1:9",
+                secret=f"sk-{provider}-{name[:5]}",
+                stance=stance,
+                actor="test",
+                now=NOW,
+            )
+    return Company(tenant, user, key, minted)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_blocker) -> Iterator[None]:
+    """Migrate the run's own database as the owner; tests then run as the application's roles."""
+    with django_db_blocker.unblock():
+        call_command("migrate", verbosity=0)
+    yield
+
+
+@pytest.fixture
+def database(django_db_setup, django_db_blocker) -> Iterator[None]:
+    """Committed rows on real connections, as in production; every table is emptied afterwards."""
+    with django_db_blocker.unblock():
+        yield
+    empty_tables()
+
+
+def empty_tables() -> None:
+    """Empty every table but what migrations filled, as the owner: the application's role cannot."""
+    with psycopg.connect(os.environ["OWNER_DATABASE_URL"], autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT string_agg(format('%I', tablename), ', ') FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN "
+            "('django_migrations', 'django_content_type', 'auth_permission', 'ingestion_price')"
+        ).fetchone()
+        connection.execute(f"TRUNCATE {found[0]} CASCADE")
