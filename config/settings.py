@@ -23,6 +23,7 @@ SECRET_KEY = env.str("SECRET_KEY", default=DEMO_SECRET)
 if PRODUCTION and (SECRET_KEY == DEMO_SECRET or len(SECRET_KEY) < 50 or DEMO):
     raise ImproperlyConfigured("PRODUCTION=1 needs a SECRET_KEY of its own, of 50 characters or more, and no DEMO")
 
+ROOT_DIR = ROOT
 STATE_DIR = state_dir(os.environ)
 SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(STATE_DIR / "spool")))
 SNAPSHOT_FILE = Path(env.str("SNAPSHOT_FILE", default=str(STATE_DIR / "snapshot.sealed")))
@@ -30,8 +31,9 @@ ARTIFACTS_URL = env.str("ARTIFACTS_URL", default=(STATE_DIR / "artifacts").as_ur
 ARTIFACTS_CACHE = Path(env.str("ARTIFACTS_CACHE", default=str(STATE_DIR / "artifacts-cache")))
 RUNS_DIR = Path(env.str("RUNS_DIR", default=str(STATE_DIR / "runs")))
 MODELS_DIR = Path(env.str("MODELS_DIR", default=str(STATE_DIR / "models")))
-BASE_MODEL = env.str("BASE_MODEL", default=str(MODELS_DIR / "smollm2-135m-instruct"))
+BASE_MODEL = env.str("BASE_MODEL", default=str(MODELS_DIR / "smollm2"))
 BASE_MODEL_NAME = env.str("BASE_MODEL_NAME", default="SmolLM2-135M-Instruct")
+BASE_SERVED_NAME = env.str("BASE_SERVED_NAME", default="base")  # as vLLM serves the untrained base
 BASE_MODEL_LICENCE = env.str("BASE_MODEL_LICENCE", default="Apache-2.0")
 ENCODER_MODEL = env.str("ENCODER_MODEL", default=str(MODELS_DIR / "minilm"))
 VLLM_URLS: list[str] = env.list("VLLM_URLS", default=["http://127.0.0.1:8790"])
@@ -58,7 +60,7 @@ CONTROL_SHARE = env.float("CONTROL_SHARE", default=0.02, validate=lambda share: 
 AUDIT_SHARE = env.float("AUDIT_SHARE", default=0.05, validate=lambda share: 0 < share <= 1)
 SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.1, validate=lambda share: 0 < share <= 1)
 LORA_RANK = env.int("LORA_RANK", default=16)
-LORA_EPOCHS = env.float("LORA_EPOCHS", default=2.0)
+LORA_EPOCHS = env.int("LORA_EPOCHS", default=2)
 LORA_LEARNING_RATE = env.float("LORA_LEARNING_RATE", default=2e-3)
 PREFERRED_RUNG = env.str("PREFERRED_RUNG", default="lora", validate=lambda rung: rung in {"head", "lora"})
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)
@@ -83,6 +85,9 @@ DATABASES = {
 if env.str("OWNER_DATABASE_URL", default=""):  # only where migrations run
     DATABASES["owner"] = _database("OWNER_DATABASE_URL", "understudy_owner")
 DATABASE_ROUTERS = ["config.routers.OneSchema"]
+
+# Failed log-ins are counted where all web processes see them.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": VALKEY_URL, "KEY_PREFIX": "web"}}
 
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
@@ -120,6 +125,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "config.health.Measured",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -162,6 +168,7 @@ SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = PRODUCTION
 CSRF_COOKIE_SECURE = PRODUCTION
 SECURE_SSL_REDIRECT = PRODUCTION and env.bool("SSL_REDIRECT", default=True)
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|metrics)$"]  # probes speak plain HTTP inside the network
 SECURE_HSTS_SECONDS = 31_536_000 if PRODUCTION else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = PRODUCTION
 SECURE_HSTS_PRELOAD = PRODUCTION
@@ -171,7 +178,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2_500_000
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "tenants.api.KeyAuthentication",
+        "tenants.auth.KeyAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -189,7 +196,22 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {
+        "TenantApproval": "tenants.models.Tenant.Approval",
+        "WorkloadApproval": "ingestion.models.Workload.Approval",
+    },
 }
+
+CELERY_BROKER_URL = VALKEY_URL
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {"training.tasks.train": {"queue": "training"}}
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TIMEZONE = "UTC"
 
 LOGGING = {
     "version": 1,

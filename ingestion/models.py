@@ -176,6 +176,17 @@ class Example(TenantOwned):
         indexes = [models.Index(fields=["tenant", "call_id"], name="example_by_call")]
 
 
+class ErasedSubject(TenantOwned):
+    """A person whose data was erased. What still arrives of theirs, from a spool or a restored backup, is refused."""
+
+    id = models.BigAutoField(primary_key=True)
+    subject_hmac = models.CharField(max_length=64)
+    erased_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "subject_hmac"], name="one_tombstone_per_subject")]
+
+
 class PriceQuerySet(models.QuerySet["Price"]):
     """Finding the price in force."""
 

@@ -28,7 +28,9 @@ class TrainingRun(TenantOwned):
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="+", db_constraint=False)
     rung = models.CharField(max_length=10)
     status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
-    fencing_token = models.PositiveIntegerField(default=0)  # grows with every claim; an older holder's writes are refused
+    fencing_token = models.PositiveIntegerField(
+        default=0
+    )  # grows with every claim; an older holder's writes are refused
     lease_until = models.DateTimeField(null=True)
     attempts = models.PositiveIntegerField(default=0)
     cancel_requested = models.BooleanField(default=False)

@@ -67,6 +67,7 @@ class StudentSpec(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     template: Template
     labels: tuple[str, ...] = ()
+    labels_display: dict[str, str] = {}  # canonical label → as the teacher writes it
     answer_schema: str = ""
     prompt_prefix: str = ""
     prompt_suffix: str = ""

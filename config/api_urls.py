@@ -1,0 +1,43 @@
+"""The API's addresses, one table for all apps."""
+
+from django.urls import path
+
+from billing import api as billing
+from ingestion import api as ingestion
+from serving import api as serving
+from tenants import api as tenants
+from training import api as training
+
+app_name = "api"
+urlpatterns = [
+    path("tenant", tenants.TenantDetail.as_view(), name="tenant"),
+    path("keys", tenants.KeyList.as_view(), name="keys"),
+    path("keys/<uuid:id>/revoke", tenants.KeyRevocation.as_view(), name="key-revoke"),
+    path("events", tenants.EventList.as_view(), name="events"),
+    path("endpoints", tenants.EndpointList.as_view(), name="endpoints"),
+    path("endpoints/<uuid:id>/disable", tenants.EndpointDisabling.as_view(), name="endpoint-disable"),
+    path("endpoints/<uuid:id>/enable", tenants.EndpointEnabling.as_view(), name="endpoint-enable"),
+    path("endpoints/<uuid:id>/deliveries", tenants.DeliveryList.as_view(), name="deliveries"),
+    path("workloads", ingestion.WorkloadList.as_view(), name="workloads"),
+    path("workloads/<uuid:id>", ingestion.WorkloadDetail.as_view(), name="workload"),
+    path("workloads/<uuid:id>/promise", ingestion.WorkloadPromise.as_view(), name="workload-promise"),
+    path("calls", ingestion.CallList.as_view(), name="calls"),
+    path("calls/<uuid:id>", ingestion.CallDetail.as_view(), name="call"),
+    path("datasets", ingestion.DatasetList.as_view(), name="datasets"),
+    path("datasets/<uuid:id>", ingestion.DatasetDetail.as_view(), name="dataset"),
+    path("runs", training.RunList.as_view(), name="runs"),
+    path("runs/<uuid:id>", training.RunDetail.as_view(), name="run"),
+    path("runs/<uuid:id>/cancel", training.RunCancellation.as_view(), name="run-cancel"),
+    path("adapters", training.AdapterList.as_view(), name="adapters"),
+    path("adapters/<uuid:id>", training.AdapterDetail.as_view(), name="adapter"),
+    path("certificates", serving.CertificateList.as_view(), name="certificates"),
+    path("rollouts", serving.RolloutList.as_view(), name="rollouts"),
+    path("rollouts/<uuid:id>", serving.RolloutDetail.as_view(), name="rollout"),
+    path("rollouts/<uuid:id>/approve", serving.RolloutApproval.as_view(), name="rollout-approve"),
+    path("rollouts/<uuid:id>/hold", serving.RolloutHold.as_view(), name="rollout-hold"),
+    path("rollouts/<uuid:id>/resume", serving.RolloutResume.as_view(), name="rollout-resume"),
+    path("rollouts/<uuid:id>/back-to-teacher", serving.RolloutBackToTeacher.as_view(), name="rollout-back-to-teacher"),
+    path("statements", billing.StatementList.as_view(), name="statements"),
+    path("statements/<uuid:id>", billing.StatementDetail.as_view(), name="statement"),
+    path("invoices", billing.InvoiceList.as_view(), name="invoices"),
+]

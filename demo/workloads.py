@@ -1,0 +1,53 @@
+"""Lists the demo's workloads and puts a query into the request body that its caller would send."""
+
+from collections.abc import Mapping
+
+from demo.grammar import clauses, exceptions, invoices, routing
+from demo.grammar.sampling import Workload
+
+WORKLOADS: Mapping[str, Workload] = {
+    workload.name: workload for workload in (routing.WORKLOAD, exceptions.WORKLOAD, clauses.WORKLOAD, invoices.WORKLOAD)
+}
+
+
+def build_body(workload: Workload, *, query: str, stream: bool = False) -> dict[str, object]:
+    """The request body of a call, in the workload's dialect, as the official SDKs would send it."""
+    content = workload.template.format(query=query)
+    build = _build_openai if workload.dialect == "openai" else _build_anthropic
+    body = build(workload, content)
+    if stream:
+        body["stream"] = True
+        if workload.dialect == "openai":
+            body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def unwrap_query(workload: Workload, content: str) -> str:
+    """The query inside a user message, or the whole message where it does not follow the workload's template."""
+    before, after = workload.template.split("{query}")
+    if content.startswith(before) and content.endswith(after):
+        return content[len(before) : len(content) - len(after)]
+    return content
+
+
+def _build_openai(workload: Workload, content: str) -> dict[str, object]:
+    return {
+        "model": workload.model,
+        "messages": [{"role": "system", "content": workload.system}, {"role": "user", "content": content}],
+        "max_tokens": workload.max_tokens,
+        "temperature": 0,
+    }
+
+
+def _build_anthropic(workload: Workload, content: str) -> dict[str, object]:
+    body: dict[str, object] = {
+        "model": workload.model,
+        "system": workload.system,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": workload.max_tokens,
+    }
+    if workload.tool is not None:
+        name, description, schema = workload.tool
+        body["tools"] = [{"name": name, "description": description, "input_schema": schema}]
+        body["tool_choice"] = {"type": "tool", "name": name}
+    return body

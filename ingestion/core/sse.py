@@ -1,0 +1,225 @@
+"""Why a stream can be passed on untouched and still be remembered: a reader that listens along, whatever the chunks.
+
+It never raises and never holds the stream up: what it cannot read makes the answer incomplete (`broken`), not the call.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from ingestion.core import anthropic_wire, openai_wire
+from ingestion.core.calls import Answer, Dialect, Finish, ToolCall, Usage
+
+_DONE = (b"data: [DONE]", b"data:[DONE]")
+MAX_LINE_BYTES = 8 * 2**20  # a line that never ends must not fill the memory
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    index: int = 0
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _OpenAIEvent(msgspec.Struct, gc=False):
+    """A chunk, or an error in its place; fields that are not read here are skipped unparsed."""
+
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class _Start(msgspec.Struct, gc=False):
+    model: str = ""
+    usage: dict[str, Any] | None = None
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str | None = None
+    name: str | None = None
+
+
+class _AnthropicDelta(msgspec.Struct, gc=False):
+    text: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+
+
+class _AnthropicEvent(msgspec.Struct, gc=False):
+    """Any of the dialect's events: which fields are there depends on `type`."""
+
+    type: str = ""
+    index: int = 0
+    message: _Start | None = None
+    content_block: _Block | None = None
+    delta: _AnthropicDelta | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+# Typed decoding skips what nobody reads: half the time of a whole parse, on the one path that runs once a token.
+_decode_openai = msgspec.json.Decoder(_OpenAIEvent).decode
+_decode_anthropic = msgspec.json.Decoder(_AnthropicEvent).decode
+
+
+@dataclass(slots=True)
+class _Draft:
+    """One tool call as far as it has come."""
+
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class StreamReader:
+    """Assembles the Answer of one streamed call from its bytes.
+
+    `finished`: the dialect's terminal event was seen. `broken`: an error event came, or bytes that are no such stream;
+    nothing after them counts. `output_chars`: characters of text and tool arguments so far, over all choices.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.finished = False
+        self.broken = False
+        self.output_chars = 0
+        self._read_event = self._read_openai if dialect is Dialect.OPENAI else self._read_anthropic
+        self._line = bytearray()  # the line that has not ended yet
+        self._data: list[bytes] = []  # the data lines of the event that has not ended yet
+        self._model = ""
+        self._texts: list[str] = []
+        self._calls: dict[int, _Draft] = {}
+        self._finish = Finish.OTHER
+        self._refused = False
+        self._usage: Usage | None = None
+        self._counts: dict[str, Any] = {}
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes, cut anywhere."""
+        *lines, rest = chunk.split(b"\n")
+        for line in lines:
+            if self._line:
+                line = bytes(self._line + line)
+                self._line.clear()
+            self._end_line(line)
+        self._line += rest
+        if len(self._line) > MAX_LINE_BYTES:
+            self._line.clear()
+            self.broken = self.broken or not self.finished
+
+    def answer(self) -> Answer:
+        """What has been assembled so far; `usage` is None where the provider has not announced it (yet)."""
+        calls = [self._calls[index] for index in sorted(self._calls)]
+        return Answer(
+            text="".join(self._texts),
+            finish=Finish.REFUSAL if self._refused else self._finish,
+            model=self._model,
+            tool_calls=tuple(ToolCall(call.name, "".join(call.arguments)) for call in calls),
+            usage=self._usage,
+        )
+
+    def _end_line(self, line: bytes) -> None:
+        line = line.removesuffix(b"\r")
+        if self.finished or self.broken:
+            return
+        if len(line) > MAX_LINE_BYTES:
+            self.broken = True
+        elif line in _DONE:
+            self.finished = True  # at once: some servers close without the blank line that ends an event
+        elif line.startswith(b"data:"):
+            self._data.append(line[5:].removeprefix(b" "))
+        elif not line and self._data:
+            data, self._data = b"\n".join(self._data), []
+            self._end_event(data)
+
+    def _end_event(self, data: bytes) -> None:
+        try:
+            self._read_event(data)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            self.broken = True
+
+    def _read_openai(self, data: bytes) -> None:
+        event = _decode_openai(data)
+        if event.error is not None:
+            self.broken = True
+            return
+        self._model = self._model or event.model or ""
+        if event.usage is not None:
+            self._usage = openai_wire.read_usage(event.usage)
+        for choice in event.choices or ():
+            delta = choice.delta or _Delta()
+            text, calls = delta.content or delta.refusal, delta.tool_calls or ()
+            self.output_chars += len(text or "")
+            for call in calls:
+                self.output_chars += len((call.function and call.function.arguments) or "")
+            if choice.index == 0:
+                self._read_choice(choice, delta)
+
+    def _read_choice(self, choice: _Choice, delta: _Delta) -> None:
+        """Take in a piece of the first choice: the only one that becomes the Answer."""
+        if text := delta.content or delta.refusal:
+            self._texts.append(text)
+            self._refused = self._refused or not delta.content
+        for call in delta.tool_calls or ():
+            function = call.function or _Function()
+            draft = self._calls.setdefault(call.index, _Draft())
+            draft.name += function.name or ""
+            draft.arguments.append(function.arguments or "")
+        if choice.finish_reason is not None:
+            self._finish = openai_wire.read_finish(choice.finish_reason)
+
+    def _read_anthropic(self, data: bytes) -> None:
+        event = _decode_anthropic(data)
+        if event.error is not None:
+            self.broken = True
+        elif event.type == "content_block_delta" and event.delta is not None:
+            self._extend_block(event.index, event.delta)
+        elif event.type == "content_block_start" and event.content_block is not None:
+            self._start_block(event.index, event.content_block)
+        elif event.type == "message_start" and event.message is not None:
+            self._model, self._counts = event.message.model, event.message.usage or {}
+        elif event.type == "message_delta":
+            self._end_message(event)
+        elif event.type == "message_stop":
+            self.finished = True
+
+    def _start_block(self, index: int, block: _Block) -> None:
+        if block.type == "tool_use":
+            self._calls[index] = _Draft(name=block.name or "")
+        elif block.text:
+            self._texts.append(block.text)
+            self.output_chars += len(block.text)
+
+    def _extend_block(self, index: int, delta: _AnthropicDelta) -> None:
+        if delta.text:
+            self._texts.append(delta.text)
+            self.output_chars += len(delta.text)
+        elif delta.partial_json:
+            self.output_chars += len(delta.partial_json)
+            if index in self._calls:
+                self._calls[index].arguments.append(delta.partial_json)
+
+    def _end_message(self, event: _AnthropicEvent) -> None:
+        """Output tokens are known only here: before it the announced count is a stub, so `usage` stays None."""
+        if event.delta is not None:
+            self._finish = anthropic_wire.read_finish(event.delta.stop_reason)
+        said = {name: count for name, count in (event.usage or {}).items() if count is not None}
+        if said:
+            self._counts = self._counts | said
+            self._usage = anthropic_wire.read_usage(self._counts)

@@ -1,0 +1,68 @@
+"""Whether a workload is worth a student, said in words a person can act on before anything is spent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ingestion.core.calls import Kind
+
+MIN_TEMPLATE_SHARE = 0.5
+MAX_LABELS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What discovery measured on a sample of a workload's calls."""
+
+    kind: Kind
+    pairs: int  # calls of it so far that got an answer
+    sampled: int
+    on_template: float  # share of the sample whose query can be told from the constant part
+    distinct_answers: int
+    stances: Mapping[str, str] = field(default_factory=dict)  # provider → stance on its terms
+
+
+@dataclass(frozen=True, slots=True)
+class Suitability:
+    """`suitable`, `not_yet` or `unsuitable`, with the reasons."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+def judge(figures: Figures, *, min_pairs: int) -> Suitability:
+    """The verdict on a workload. Reasons are whole sentences; an unsuitable one outweighs a missing number of pairs."""
+    against = [reason for reason in (_terms(figures), _kind(figures), _shape(figures)) if reason]
+    if against:
+        return Suitability("unsuitable", tuple(against))
+    if figures.pairs < min_pairs:
+        missing = min_pairs - figures.pairs
+        return Suitability("not_yet", (f"{missing} more answered calls are needed before a student is trained.",))
+    return Suitability("suitable", (_praise(figures),))
+
+
+def _terms(figures: Figures) -> str | None:
+    forbidden = sorted(provider for provider, stance in figures.stances.items() if stance == "forbidden")
+    if forbidden:
+        return f"The terms stated for {', '.join(forbidden)} forbid training on its answers (settings, providers)."
+    return None
+
+
+def _kind(figures: Figures) -> str | None:
+    if figures.kind is Kind.TEXT:
+        return "Answers are free text, which needs a judge model to compare; labels, JSON and tool calls do not."
+    if figures.kind is Kind.LABEL and figures.distinct_answers > MAX_LABELS:
+        return f"More than {MAX_LABELS} different labels."
+    return None
+
+
+def _shape(figures: Figures) -> str | None:
+    if figures.on_template < MIN_TEMPLATE_SHARE:
+        share = f"{figures.on_template:.0%}"
+        return f"Only {share} of its calls are one turn on a constant template; conversations stay with the teacher."
+    return None
+
+
+def _praise(figures: Figures) -> str:
+    if figures.kind is Kind.LABEL:
+        return f"{figures.distinct_answers} labels over {figures.pairs} answered calls on one template."
+    return f"{figures.pairs} answered calls of one form on one template."

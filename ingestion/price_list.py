@@ -1,0 +1,91 @@
+"""What the providers publish, read from the `genai-prices` data set: the one file that knows its shapes.
+
+Rates above a provider's long-context tier (100,000 input tokens and more) are not told apart: routine calls, the only
+ones a student may take over, are far below it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Final
+
+from genai_prices import __version__
+from genai_prices.data import providers
+from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TieredPrices
+
+from ingestion.core.calls import Dialect
+from ingestion.core.rating import Rates
+
+SOURCE: Final = f"genai-prices {__version__}"
+ALWAYS: Final = datetime(2020, 1, 1, tzinfo=UTC)  # the start of a price whose first day nobody published
+_PROVIDERS: Final = {provider.id: provider for provider in providers if provider.id in set(Dialect)}
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPrice:
+    """A model's published rates, in force from an instant until the next one of that model."""
+
+    provider: str
+    model: str
+    valid_from: datetime
+    rates: Rates
+
+
+def listed_prices(now: datetime) -> list[ListedPrice]:
+    """Every token-priced model of every provider we speak to, each model's oldest price first, none of the future."""
+    return [
+        listed
+        for name, provider in _PROVIDERS.items()
+        for model in provider.models
+        for listed in _history(name, model)
+        if listed.valid_from <= now
+    ]
+
+
+def listed_name(provider: str, model: str) -> str | None:
+    """The published name of a model that a caller or an answer calls by another one, a dated snapshot's, say."""
+    listed = _PROVIDERS.get(provider)
+    found = listed.find_model(model) if listed else None
+    return found.id if found else None
+
+
+def _history(provider: str, model: ModelInfo) -> Iterator[ListedPrice]:
+    for prices, valid_from in _versions(model):
+        rates = _rates(prices)
+        if rates is not None:
+            yield ListedPrice(provider, model.id, valid_from, rates)
+
+
+def _versions(model: ModelInfo) -> Iterator[tuple[ModelPrice, datetime]]:
+    if isinstance(model.prices, ModelPrice):
+        yield model.prices, ALWAYS
+        return
+    for version in model.prices:
+        if version.constraint is None:
+            yield version.prices, ALWAYS
+        elif isinstance(version.constraint, StartDateConstraint):
+            yield version.prices, _midnight(version.constraint.start_date)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _rates(prices: ModelPrice) -> Rates | None:
+    """None for what is not sold by the token. Without a price of their own, cached tokens cost what fresh ones do."""
+    fresh, output = _base(prices.input_mtok), _base(prices.output_mtok)
+    if fresh is None or output is None:
+        return None
+    cached, write = _base(prices.cache_read_mtok), _base(prices.cache_write_mtok)
+    return Rates(
+        input=fresh,
+        output=output,
+        cached_input=fresh if cached is None else cached,
+        cache_write=fresh if write is None else write,
+        currency="USD",
+    )
+
+
+def _base(price: Decimal | TieredPrices | None) -> Decimal | None:
+    return price.base if isinstance(price, TieredPrices) else price

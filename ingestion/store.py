@@ -1,0 +1,116 @@
+"""Puts spool records into PostgreSQL: in batches, once per call id, and never losing one to another's fault."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from django.db import DatabaseError, IntegrityError
+
+from ingestion.core.calls import CallRecord, Usage
+from ingestion.erase import is_erased
+from ingestion.models import Call, ParkedRecord, Payload
+from tenants.scope import acting_for
+
+log = logging.getLogger(__name__)
+
+Pricer = Callable[[CallRecord], Decimal | None]
+
+COPIED = ["dialect", "asked_model", "answered_model", "fingerprint", "workload_id", "arm", "reason", "adapter", "score", "novelty", "wants_audit", "wants_shadow", "propensity", "status", "finish", "stream", "complete", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "usage_estimated", "student_input_tokens", "student_output_tokens", "student_ms", "first_byte_ms", "total_ms"]
+LENGTHS = {"asked_model": 120, "answered_model": 120, "reason": 60, "adapter": 160, "finish": 20}
+
+
+def store_calls(records: Sequence[CallRecord], *, price: Pricer, now: datetime) -> int:
+    """Store a batch; gives how many records are parked. Safe to run twice on the same records.
+
+    A tenant's records go in one transaction. Where that fails on a value, they go one by one, and the one that cannot
+    be stored is parked with its reason. Raises OperationalError when the database is away: nothing is to be committed.
+    """
+    parked = 0
+    by_tenant: dict[str, list[CallRecord]] = defaultdict(list)
+    for record in records:
+        by_tenant[record.tenant_id].append(record)
+    for tenant, theirs in by_tenant.items():
+        parked += _store_for(tenant, theirs, price=price, now=now)
+    return parked
+
+
+def _store_for(tenant: str, records: list[CallRecord], *, price: Pricer, now: datetime) -> int:
+    try:
+        _insert(UUID(tenant), records, price)
+        return 0
+    except (ValueError, TypeError, IntegrityError) as error:
+        log.warning("a batch of %d records was refused: %s", len(records), type(error).__name__)
+    except DatabaseError as error:
+        if _is_away(error):
+            raise
+        log.warning("a batch of %d records was refused: %s", len(records), type(error).__name__)
+    return sum(_store_or_park(tenant, record, price=price, now=now) for record in records)
+
+
+def _store_or_park(tenant: str, record: CallRecord, *, price: Pricer, now: datetime) -> int:
+    try:
+        _insert(UUID(tenant), [record], price)
+        return 0
+    except (ValueError, TypeError, DatabaseError) as error:
+        if isinstance(error, DatabaseError) and _is_away(error):
+            raise
+        ParkedRecord.objects.create(
+            tenant_ref=tenant[:64], reason=type(error).__name__, parked_at=now, record=msgspec.msgpack.encode(record)
+        )
+        return 1
+
+
+def _is_away(error: DatabaseError) -> bool:
+    """Whether the database, rather than a value, is at fault: the driver names no SQLSTATE, or one of its own trouble."""
+    code = getattr(error.__cause__, "sqlstate", None)
+    return code is None or code[:2] in {"08", "53", "57", "58", "25"}
+
+
+def _insert(tenant_id: UUID, records: list[CallRecord], price: Pricer) -> None:
+    with acting_for(tenant_id):
+        erased = is_erased([record.subject_hmac for record in records if record.subject_hmac])
+        kept = [record for record in records if not (record.subject_hmac and record.subject_hmac in erased)]
+        calls = [_call(tenant_id, record, price) for record in kept]
+        payloads = [_payload(tenant_id, record) for record in kept if record.request_sealed is not None]
+        Call.objects.bulk_create(calls, ignore_conflicts=True, batch_size=500)
+        Payload.objects.bulk_create(payloads, ignore_conflicts=True, batch_size=500)
+
+
+def _call(tenant_id: UUID, record: CallRecord, price: Pricer) -> Call:
+    facts = {name: getattr(record, name) for name in COPIED}
+    for name, length in LENGTHS.items():
+        facts[name] = facts[name].replace("\x00", "")[:length]
+    return Call(
+        id=UUID(record.id),
+        tenant_id=tenant_id,
+        key_id=UUID(record.key_id),
+        at=datetime.fromtimestamp(record.at, UTC),
+        teacher_cost=price(record),
+        currency=settings.CURRENCY,
+        subject_hmac=record.subject_hmac,
+        **facts,
+    )
+
+
+def _payload(tenant_id: UUID, record: CallRecord) -> Payload:
+    return Payload(
+        call_id=UUID(record.id),
+        tenant_id=tenant_id,
+        request_sealed=record.request_sealed,
+        response_sealed=record.response_sealed,
+    )
+
+
+def usage_of(record: CallRecord) -> Usage:
+    """What the teacher counted on this call."""
+    return Usage(
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        cached_input_tokens=record.cached_input_tokens,
+        cache_write_tokens=record.cache_write_tokens,
+    )

@@ -1,0 +1,58 @@
+"""What the broker may wake a worker for: finding workloads, freezing datasets, keeping partitions ahead."""
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from celery import shared_task
+from django.db import connection
+
+from ingestion.curate import UnableToCurate, curate, curation_due
+from ingestion.discover import discover_workloads
+from tenants.models import tenant_ids
+
+log = logging.getLogger(__name__)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@shared_task(ignore_result=True)
+def discovery_due(**_: Any) -> None:
+    """Look at each tenant's traffic."""
+    for tenant_id in tenant_ids():
+        discover.delay(tenant_id=str(tenant_id))
+
+
+@shared_task(ignore_result=True)
+def discover(*, tenant_id: str, **_: Any) -> None:
+    """Find one tenant's workloads."""
+    discover_workloads(UUID(tenant_id), now=_now())
+
+
+@shared_task(ignore_result=True)
+def curation_due_everywhere(**_: Any) -> None:
+    """Freeze datasets where enough pairs have come together."""
+    for tenant_id in tenant_ids():
+        for workload_id in curation_due(tenant_id):
+            freeze.delay(tenant_id=str(tenant_id), workload_id=str(workload_id))
+
+
+@shared_task(ignore_result=True)
+def freeze(*, tenant_id: str, workload_id: str, **_: Any) -> None:
+    """Freeze one workload's next dataset version."""
+    if UUID(workload_id) not in curation_due(UUID(tenant_id)):
+        return  # another worker was first
+    try:
+        curate(UUID(tenant_id), UUID(workload_id), now=_now())
+    except UnableToCurate as error:
+        log.info("workload %s: %d more usable pairs are needed", workload_id, error.missing)
+
+
+@shared_task(ignore_result=True)
+def partitions_due(**_: Any) -> None:
+    """Keep the coming months' partitions made."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT ingestion_make_partitions(%s)", [_now().date()])

@@ -1,0 +1,235 @@
+"""Asks the other one afterwards: the student what the teacher answered (shadow), the teacher what the student did (live).
+
+Data flow: calls that the gateway marked at random → claimed by an `Audit` row, unique per call → the request opened →
+the other one asked, off the request path → both answers held against each other, canonical form against canonical form
+→ accepted, differs, cost. No text is kept.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import aiohttp
+import msgspec
+
+from ingestion.core.agreement import canonical, differs
+from ingestion.core.calls import Answer, Arm, Dialect, Kind
+from ingestion.core.templates import extract_query
+from ingestion.models import Call, Payload
+from ingestion.payloads import Pair, UnableToReadPair, read_pair
+from ingestion.prices import PriceBook
+from serving.core.accept import Accept, accept
+from serving.core.gates import Draft, Gate, StudentSpec
+from serving.evaluate import cache_salt, draft_patiently
+from serving.models import Audit, Rollout
+from serving.student import UnableToDraft
+from serving.teacher import Teacher, UnableToAsk, ask_teacher
+from tenants.models import ProviderCredential
+from tenants.provision import data_key_in_force, open_credential
+from tenants.scope import acting_for
+
+BATCH = 200
+AT_ONCE = 8
+LEASE = timedelta(minutes=5)
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One claimed audit with all that is needed to carry it out."""
+
+    audit: Audit
+    pair: Pair = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all audits of one rollout share."""
+
+    spec: StudentSpec
+    gate: Gate
+    kind: Kind
+    salt: str
+    teachers: dict[str, Teacher] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an audit found. `error` is a word where nothing could be found."""
+
+    accepted: bool | None = None
+    differs: bool | None = None
+    score: float | None = None
+    cost: Decimal = Decimal(0)
+    student_ms: float = 0.0
+    error: str = ""
+
+
+def audits_due(tenant_id: UUID) -> list[UUID]:
+    """The tenant's rollouts in play: each may have marked calls waiting."""
+    with acting_for(tenant_id):
+        return list(Rollout.objects.exclude(state=Rollout.State.ROLLED_BACK).values_list("id", flat=True))
+
+
+def audit(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> int:
+    """Carry out what is marked for one rollout, up to a batch; gives how many audits were closed."""
+    with acting_for(tenant_id):
+        rollout = Rollout.objects.select_related("deployment__adapter", "certificate", "workload").get(id=rollout_id)
+        if rollout.state == Rollout.State.ROLLED_BACK:
+            return 0
+        claimed = _claim_marked(rollout, now) + _claim_lost(rollout, now)
+        setting = _setting(rollout)
+        jobs, unreadable = _open(claimed)
+        book = PriceBook.load(now)
+    findings = asyncio.run(_carry_out(setting, jobs, book)) if jobs else []
+    with acting_for(tenant_id):
+        for job, finding in zip(jobs, findings, strict=True):
+            _close(job.audit, finding, now)
+        for lost in unreadable:
+            _close(lost, Finding(error="unreadable"), now, final=True)
+    return len(claimed)
+
+
+def _claim_marked(rollout: Rollout, now: datetime) -> list[Audit]:
+    """Claim marked calls of this rollout's time by making their audits; a rival worker's claim wins silently."""
+    known = Audit.objects.filter(rollout=rollout).values("call_id")
+    since = Call.objects.filter(
+        workload_id=rollout.workload_id, at__gte=rollout.created_at, status=200, complete=True
+    ).exclude(id__in=known)
+    live = since.filter(wants_audit=True, arm=Arm.STUDENT, adapter=rollout.deployment.adapter.name)
+    shadow = since.filter(wants_shadow=True).exclude(arm=Arm.STUDENT)
+    wanted = [
+        _new(rollout, call, kind, now)
+        for kind, calls in ((Audit.Kind.LIVE, live), (Audit.Kind.SHADOW, shadow))
+        for call in calls.order_by("at")[:BATCH]
+    ]
+    Audit.objects.bulk_create(wanted, ignore_conflicts=True)
+    return list(Audit.objects.filter(id__in=[one.id for one in wanted]))
+
+
+def _new(rollout: Rollout, call: Call, kind: str, now: datetime) -> Audit:
+    return Audit(
+        id=uuid4(),
+        tenant_id=rollout.tenant_id,
+        rollout=rollout,
+        call_id=call.id,
+        call_at=call.at,
+        kind=kind,
+        control=call.arm == Arm.CONTROL,
+        claimed_until=now + LEASE,
+    )
+
+
+def _claim_lost(rollout: Rollout, now: datetime) -> list[Audit]:
+    """Claim audits whose worker was lost, one by one, by compare-and-set."""
+    lost = Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED, claimed_until__lt=now)[:BATCH]
+    return [
+        one
+        for one in lost
+        if Audit.objects.filter(id=one.id, claimed_until=one.claimed_until).update(
+            claimed_until=now + LEASE, attempts=one.attempts + 1
+        )
+    ]
+
+
+def _setting(rollout: Rollout) -> Setting:
+    data_key = data_key_in_force()
+    teachers = {
+        credential.provider: Teacher(
+            Dialect(credential.provider), credential.base_url, open_credential(credential, data_key)
+        )
+        for credential in ProviderCredential.objects.all()
+    }
+    spec = msgspec.convert(rollout.deployment.spec, StudentSpec)
+    gate = msgspec.convert(rollout.certificate.gate, Gate)
+    return Setting(spec, gate, Kind(spec.kind), cache_salt(data_key), teachers)
+
+
+def _open(claimed: Sequence[Audit]) -> tuple[list[Job], list[Audit]]:
+    data_key = data_key_in_force()
+    ids = [one.call_id for one in claimed]
+    calls = {call.id: call for call in Call.objects.filter(id__in=ids)}
+    payloads = {payload.call_id: payload for payload in Payload.objects.filter(call_id__in=ids)}
+    jobs, unreadable = [], []
+    for one in claimed:
+        try:
+            jobs.append(Job(one, read_pair(calls[one.call_id], payloads[one.call_id], data_key)))
+        except (KeyError, UnableToReadPair):
+            unreadable.append(one)
+    return jobs, unreadable
+
+
+async def _carry_out(setting: Setting, jobs: Sequence[Job], book: PriceBook) -> list[Finding]:
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with aiohttp.ClientSession() as http:
+
+        async def one(job: Job) -> Finding:
+            async with gate:
+                if job.audit.kind == Audit.Kind.SHADOW:
+                    return await _shadow(setting, job.pair, http)
+                return await _live(setting, job.pair, http, book)
+
+        return list(await asyncio.gather(*map(one, jobs)))
+
+
+async def _shadow(setting: Setting, pair: Pair, http: aiohttp.ClientSession) -> Finding:
+    """Ask the student what the teacher answered; the same gate decides whether it would have been used."""
+    query = extract_query(setting.spec.template, pair.ask)
+    teacher = canonical(setting.kind, pair.answer)
+    if query is None or teacher is None:
+        return Finding(error="not_comparable")
+    try:
+        made: Draft = await draft_patiently(setting.spec, query, http=http, salt=setting.salt)
+    except UnableToDraft as error:
+        return Finding(error=error.reason)
+    verdict = accept(made.answer, made.evidence, setting.gate)
+    return Finding(
+        accepted=isinstance(verdict, Accept),
+        differs=differs(setting.kind, made.answer, teacher),
+        score=verdict.score,
+        student_ms=made.ms,
+    )
+
+
+async def _live(setting: Setting, pair: Pair, http: aiohttp.ClientSession, book: PriceBook) -> Finding:
+    """Ask the teacher what the student answered, with the caller's own bytes."""
+    teacher = setting.teachers.get(pair.call.dialect)
+    if teacher is None:
+        return Finding(error="no_credential")
+    try:
+        answer = await ask_teacher(teacher, pair.ask, http=http)
+    except UnableToAsk as error:
+        return Finding(error=error.reason)
+    cost = _price(book, pair.call, answer)
+    expected = canonical(setting.kind, answer)
+    if expected is None:
+        return Finding(error="not_comparable", cost=cost)
+    mine = canonical(setting.kind, pair.answer)
+    return Finding(accepted=True, differs=differs(setting.kind, mine, expected), score=pair.call.score, cost=cost)
+
+
+def _price(book: PriceBook, call: Call, answer: Answer) -> Decimal:
+    if answer.usage is None:
+        return Decimal(0)
+    model = answer.model or call.asked_model
+    return book.cost(provider=call.dialect, model=model, usage=answer.usage, at=call.at) or Decimal(0)
+
+
+def _close(one: Audit, finding: Finding, now: datetime, *, final: bool = False) -> None:
+    """Write a finding down. A passing fault leaves the audit claimed, to be tried again when the claim runs out."""
+    passing = finding.error and finding.error != "not_comparable" and not final and one.attempts < TRIES
+    status = Audit.Status.CLAIMED if passing else Audit.Status.FAILED if finding.error else Audit.Status.DONE
+    Audit.objects.filter(id=one.id, status=Audit.Status.CLAIMED).update(
+        status=status,
+        claimed_until=now + timedelta(seconds=30) if passing else one.claimed_until,
+        accepted=finding.accepted,
+        differs=finding.differs,
+        score=finding.score,
+        cost=finding.cost,
+        student_ms=finding.student_ms,
+        error=finding.error,
+        done_at=None if passing else now,
+    )

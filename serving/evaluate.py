@@ -1,0 +1,210 @@
+"""Asks a deployed adapter every held-out question on the replica that will serve it, beside the untrained base.
+
+Data flow: a live deployment of a candidate → tuning and calibration examples opened → each drafted through the same
+`draft()` as live traffic → rows of evidence, answered, differs (no text) → an evaluation with its arms' agreement.
+`certify_adapter` then says what may be promised on it.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import aiohttp
+import msgspec
+from django.conf import settings
+from django.db import IntegrityError
+
+from ingestion.core.agreement import differs
+from ingestion.core.calls import Kind
+from ingestion.core.split import Split
+from ingestion.curate import open_example
+from ingestion.models import Example
+from serving.core.gates import Draft, Evidence, Rung, StudentSpec
+from serving.models import Deployment, Evaluation
+from serving.student import UnableToDraft, complete, draft
+from tenants.data_keys import purpose_key
+from tenants.events import record_event
+from tenants.provision import data_key_in_force
+from tenants.scope import acting_for
+from training.models import Adapter
+
+AT_ONCE = 16
+ASK_SECONDS = 60.0  # patient: an evaluation measures answers, not how busy the machine is
+TRIES = 3
+BASE_ROWS = 100
+LEASE = timedelta(minutes=20)
+
+
+class UnableToEvaluate(Exception):
+    """The replicas did not answer; the evaluation is tried again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One held-out example in the clear, for as long as an evaluation runs."""
+
+    example_id: int
+    split: str
+    query: str = field(repr=False)
+    teacher: str = field(repr=False)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of one question: no text."""
+
+    example_id: int
+    split: str
+    evidence: Evidence
+    answered: bool
+    differs: bool
+
+
+def evaluations_due(tenant_id: UUID, *, now: datetime) -> list[UUID]:
+    """Live deployments of candidates without an evaluation, or whose evaluation lost its worker."""
+    with acting_for(tenant_id):
+        live = Deployment.objects.filter(status=Deployment.Status.LIVE, adapter__status=Adapter.Status.CANDIDATE)
+        busy = Evaluation.objects.exclude(status=Evaluation.Status.RUNNING, lease_until__lt=now)
+        return list(live.exclude(id__in=busy.values("deployment_id")).values_list("id", flat=True))
+
+
+def evaluate(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> Evaluation | None:
+    """Evaluate one deployment; None if another worker is at it. Raises UnableToEvaluate."""
+    evaluation = _claim(tenant_id, deployment_id, now)
+    if evaluation is None:
+        return None
+    spec, salt, questions = _prepare(tenant_id, evaluation)
+    try:
+        rows, base = asyncio.run(_ask_all(spec, questions, salt=salt))
+    except UnableToDraft as error:
+        with acting_for(tenant_id):
+            Evaluation.objects.filter(id=evaluation.id).update(lease_until=now, error=error.reason)
+        raise UnableToEvaluate(error.reason) from error
+    arms = {"student": _agreement(rows), "base": base, "rows": len(rows)}
+    with acting_for(tenant_id):
+        done = Evaluation.objects.filter(id=evaluation.id, status=Evaluation.Status.RUNNING).update(
+            status=Evaluation.Status.DONE, arms=arms, rows=msgspec.to_builtins(rows), finished_at=now, error=""
+        )
+        if done:
+            record_event("evaluation.done", now=now, subject_id=evaluation.id, **arms)
+        return Evaluation.objects.get(id=evaluation.id)
+
+
+def rows_of(evaluation: Evaluation) -> list[Row]:
+    """The stored rows, typed again."""
+    return msgspec.convert(evaluation.rows, list[Row])
+
+
+def cache_salt(data_key: bytes) -> str:
+    """What keeps a tenant's prefix cache in vLLM apart from everybody's."""
+    return purpose_key(data_key, "cache-salt").hex()[:32]
+
+
+def _claim(tenant_id: UUID, deployment_id: UUID, now: datetime) -> Evaluation | None:
+    try:
+        with acting_for(tenant_id):
+            return Evaluation.objects.create(deployment_id=deployment_id, created_at=now, lease_until=now + LEASE)
+    except IntegrityError:
+        pass
+    with acting_for(tenant_id):
+        stale = Evaluation.objects.filter(
+            deployment_id=deployment_id, status=Evaluation.Status.RUNNING, lease_until__lt=now
+        )
+        return Evaluation.objects.get(deployment_id=deployment_id) if stale.update(lease_until=now + LEASE) else None
+
+
+def _prepare(tenant_id: UUID, evaluation: Evaluation) -> tuple[StudentSpec, str, list[Question]]:
+    with acting_for(tenant_id):
+        deployment = Deployment.objects.select_related("adapter").get(id=evaluation.deployment_id)
+        data_key = data_key_in_force()
+        held_out = Example.objects.filter(
+            dataset_id=deployment.adapter.dataset_id, split__in=[Split.TUNING, Split.CALIBRATION]
+        )
+        questions = [
+            Question(example.id, example.split, *open_example(example, data_key)) for example in held_out.order_by("id")
+        ]
+    return msgspec.convert(deployment.spec, StudentSpec), cache_salt(data_key), questions
+
+
+async def _ask_all(spec: StudentSpec, questions: list[Question], *, salt: str) -> tuple[list[Row], float]:
+    gate = asyncio.Semaphore(AT_ONCE)
+    async with aiohttp.ClientSession() as http:
+
+        async def ask(question: Question) -> Row:
+            async with gate:
+                made = await draft_patiently(spec, question.query, http=http, salt=salt)
+            return Row(
+                example_id=question.example_id,
+                split=question.split,
+                evidence=made.evidence,
+                answered=made.answer is not None,
+                differs=differs(Kind(spec.kind), made.answer, question.teacher),
+            )
+
+        rows = await asyncio.gather(*map(ask, questions))
+        base = await _ask_base(spec, questions, http=http, salt=salt, gate=gate)
+    return list(rows), base
+
+
+async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.ClientSession, salt: str) -> Draft:
+    """One draft, tried again where a replica stumbles. Raises UnableToDraft at last."""
+    for remaining in reversed(range(TRIES)):
+        try:
+            return await draft(
+                spec,
+                query,
+                http=http,
+                encoder_url=settings.ENCODER_URLS[0],
+                vllm_url=settings.VLLM_URLS[0],
+                salt=salt,
+                timeout=ASK_SECONDS,
+            )
+        except UnableToDraft as error:
+            if error.reason == "control_tokens":
+                return NO_DRAFT  # live traffic gives these to the teacher
+            if not remaining or error.reason == "adapter_missing":
+                raise
+    raise UnableToDraft("vllm_down")
+
+
+NO_DRAFT = Draft(
+    answer=None,
+    evidence=Evidence(weakest=0, typical=0, spread=0, similarity=-1, neighbour_agreement=0, novelty=1e-9),
+)
+
+
+async def _ask_base(
+    spec: StudentSpec, questions: list[Question], *, http: aiohttp.ClientSession, salt: str, gate: asyncio.Semaphore
+) -> float:
+    """Agreement of the base arm on the first tuning rows: the untrained model under the teacher's own instructions, or
+    for a head the most frequent answer."""
+    rows = [question for question in questions if question.split == Split.TUNING][:BASE_ROWS]
+    if not rows:
+        return 0.0
+    if spec.rung is Rung.HEAD:
+        return Counter(question.teacher for question in rows).most_common(1)[0][1] / len(rows)
+    base = base_spec(spec)
+
+    async def agrees(question: Question) -> bool:
+        async with gate:
+            try:
+                answer = await complete(
+                    base, question.query, http=http, vllm_url=settings.VLLM_URLS[0], salt=salt, timeout=ASK_SECONDS
+                )
+            except UnableToDraft:
+                return False
+        return not differs(Kind(spec.kind), answer, question.teacher)
+
+    return sum(await asyncio.gather(*map(agrees, rows))) / len(rows)
+
+
+def base_spec(spec: StudentSpec) -> StudentSpec:
+    """The untrained base with the same closed answers, told in the user's turn what the teacher's prompt says."""
+    start, _, _ = spec.prompt_prefix.rstrip("\n").rpartition("\n")
+    told = f"{start}\n{spec.template.system}\n{spec.template.prefix}"
+    return msgspec.structs.replace(spec, adapter=settings.BASE_SERVED_NAME, prompt_prefix=told)
+
+
+def _agreement(rows: list[Row]) -> float:
+    return sum(not row.differs for row in rows) / max(len(rows), 1)

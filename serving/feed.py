@@ -1,0 +1,116 @@
+"""The process between gateways and the database, one a machine: spool into PostgreSQL, rows into the snapshot file.
+
+Either direction goes on while the other is stuck, and nothing is committed to the spool's cursor before PostgreSQL has
+it. With the database away it waits and tries again; the spool grows, and callers notice nothing.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+from django.conf import settings
+from django.db import DatabaseError, connections
+
+from ingestion.core.calls import Arm, CallRecord
+from ingestion.prices import PriceBook
+from ingestion.spool import SpoolReader
+from ingestion.store import store_calls, usage_of
+from serving.core.snapshot import Snapshot
+from serving.gateway.snapshot_file import write_snapshot
+from serving.publish import make_snapshot
+from tenants.core.sealing import UnableToOpen, derive_key
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+SNAPSHOT_SECONDS = 1.0
+PRICES_SECONDS = 300.0
+IDLE_SECONDS = 0.2
+LONGEST_WAIT = 10.0
+
+
+class Feed:
+    """Both directions, a step at a time."""
+
+    def __init__(self, reader: SpoolReader, *, snapshot_file: Path, key: bytes) -> None:
+        self._reader = reader
+        self._file = snapshot_file
+        self._key = key
+        self._book: tuple[float, PriceBook] | None = None
+        self._published: Snapshot | None = None
+
+    def drain(self, now: datetime) -> int:
+        """Move one batch into the database; gives its size. Raises DatabaseError with nothing committed."""
+        batch = self._reader.read(limit=BATCH)
+        if batch.damaged:
+            log.warning("%d damaged records were skipped", batch.damaged)
+        if not batch.records and not batch.damaged:
+            return 0
+        parked = store_calls(batch.records, price=self._pricer(now), now=now)
+        self._reader.commit(batch)
+        if parked:
+            log.error("%d records were parked", parked)
+        return len(batch.records)
+
+    def publish(self, now: datetime) -> bool:
+        """Write the snapshot if the world has changed, or the file is gone. Raises DatabaseError."""
+        made = make_snapshot(now)
+        if not made.keys:
+            log.warning("no live keys: the last snapshot stays in force")
+            return False
+        if self._file.exists() and self._published is not None and _same(made, self._published):
+            return False
+        write_snapshot(self._file, made, key=self._key)
+        self._published = made
+        return True
+
+    def _pricer(self, now: datetime) -> Callable[[CallRecord], Decimal | None]:
+        if self._book is None or time.monotonic() - self._book[0] > PRICES_SECONDS:
+            self._book = (time.monotonic(), PriceBook.load(now))
+        book = self._book[1]
+
+        def price(record: CallRecord) -> Decimal | None:
+            if record.arm == Arm.STUDENT or record.status >= 400:
+                return Decimal(0)
+            return book.cost(
+                provider=record.dialect,
+                model=record.answered_model or record.asked_model,
+                usage=usage_of(record),
+                at=datetime.fromtimestamp(record.at, UTC),
+            )
+
+        return price
+
+
+def run(feed: Feed, *, clock: Callable[[], datetime], stopped: Callable[[], bool]) -> None:
+    """Drain and publish until told to stop; then drain what is there once more."""
+    wait, next_snapshot = IDLE_SECONDS, 0.0
+    while not stopped():
+        try:
+            if time.monotonic() >= next_snapshot:
+                feed.publish(clock())
+                next_snapshot = time.monotonic() + SNAPSHOT_SECONDS
+            moved = feed.drain(clock())
+            wait = IDLE_SECONDS
+        except (DatabaseError, UnableToOpen) as error:
+            log.warning("the database is away or unreadable, waiting: %s", type(error).__name__)
+            moved, wait = 0, min(wait * 2, LONGEST_WAIT)
+            connections.close_all()
+        if not moved:
+            time.sleep(wait)
+
+
+def open_feed() -> Feed:
+    """The feed of this machine, on the configured spool and snapshot file. Raises UnableToRead if one runs already."""
+    spool = Path(settings.SPOOL_DIR)
+    spool.mkdir(parents=True, exist_ok=True)
+    key = derive_key(settings.SECRET_KEY.encode(), purpose="snapshot")
+    return Feed(SpoolReader(spool), snapshot_file=Path(settings.SNAPSHOT_FILE), key=key)
+
+
+def _same(one: Snapshot, other: Snapshot) -> bool:
+    return one == msgspec.structs.replace(other, version=one.version, made_at=one.made_at)

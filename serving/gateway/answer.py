@@ -1,0 +1,139 @@
+"""The call, on one screen: who asks, what they ask, who should answer, the answer, and the memory of it."""
+
+import os
+import random
+import time
+from dataclasses import dataclass
+
+from ingestion.core.calls import Arm, Ask
+from ingestion.core.dialects import UnableToParse, parse_ask
+from ingestion.core.fingerprint import fingerprint
+from serving.core.routing import Route, choose
+from serving.core.snapshot import RouteEntry, Snapshot
+from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
+from serving.gateway.authenticate import Caller, authenticate
+from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
+from serving.gateway.metrics import Metrics
+from serving.gateway.refusals import Refused, no_snapshot, too_large
+from serving.gateway.relay import ask_teacher, relay
+from serving.gateway.snapshot_file import SnapshotFile
+from serving.gateway.upstream import Upstream
+from serving.gateway.wire import Departure, Request, Send, TooLarge, make_call_id, read_body, send_whole
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What every call shares."""
+
+    snapshots: SnapshotFile
+    upstream: Upstream
+    students: Students
+    recorder: Recorder
+    metrics: Metrics
+    max_body_bytes: int
+
+
+async def answer_call(request: Request, gateway: Gateway) -> None:
+    """Answer one call: the student if it is sure, the teacher if not; remember it either way. Raises Refused, Gone."""
+    at, started = time.time(), time.perf_counter()
+    snapshot = snapshot_in_force(gateway)
+    fields = dict(request.headers)
+    caller = authenticate(fields, request.dialect, snapshot)
+    ask = await _read_ask(request, announced=fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
+    call, entry = _route(caller, ask, at=at, started=started)
+    with Departure(request.receive) as departure:
+        tried = await _try_student(call, entry, snapshot=snapshot, students=gateway.students)
+        if tried.answer is None:
+            await _answer_by_teacher(call, tried, request=request, gateway=gateway)
+        else:
+            await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
+    gateway.metrics.departed += departure.left
+
+
+def snapshot_in_force(gateway: Gateway) -> Snapshot:
+    """The snapshot that this call is answered from. Raises Refused before there is one."""
+    snapshot = gateway.snapshots.current()
+    if snapshot is None:
+        raise no_snapshot()
+    return snapshot
+
+
+async def _read_ask(request: Request, *, announced: bytes, limit: int) -> Ask:
+    try:
+        raw = await read_body(request.receive, announced=announced, limit=limit)
+        return parse_ask(request.dialect, raw)
+    except TooLarge as error:
+        raise too_large(limit) from error
+    except UnableToParse as error:
+        raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
+
+
+def _route(caller: Caller, ask: Ask, *, at: float, started: float) -> tuple[Call, RouteEntry | None]:
+    """Find the call's workload and draw who answers."""
+    mark = fingerprint(ask)
+    entry = caller.tenant.routes.get(mark)
+    call = Call(
+        id=make_call_id(at=at, entropy=os.urandom(10)),
+        caller=caller,
+        ask=ask,
+        fingerprint=mark,
+        workload_id=entry.workload_id if entry else None,
+        route=_choose(caller, ask, entry),
+        at=at,
+        started=started,
+    )
+    return call, entry
+
+
+def _choose(caller: Caller, ask: Ask, entry: RouteEntry | None) -> Route:
+    if entry is None:
+        return Route(Arm.TEACHER, "unknown_workload")
+    if caller.wants_teacher:
+        return Route(Arm.TEACHER, "override")
+    if caller.wants_no_log or not caller.tenant.log_content:
+        return Route(Arm.TEACHER, "log_off")  # what may not be remembered cannot be audited
+    return choose(entry, ask, draw=random.random(), audit_draw=random.random(), shadow_draw=random.random())
+
+
+async def _try_student(call: Call, entry: RouteEntry | None, *, snapshot: Snapshot, students: Students) -> Attempt:
+    query = call.route.query
+    if entry is None or entry.student is None or entry.gate is None:
+        return NOT_TRIED
+    if call.route.arm is not Arm.STUDENT or query is None:
+        return NOT_TRIED
+    return await attempt(
+        entry.student,
+        entry.gate,
+        query,
+        ask=call.ask,
+        call_id=call.id,
+        created=int(call.at),
+        students=students,
+        snapshot=snapshot,
+        salt=call.caller.tenant.salt,
+    )
+
+
+async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder: Recorder) -> None:
+    recorder.record(call, tried, student_outcome(call, tried))
+    kind = b"text/event-stream; charset=utf-8" if call.ask.stream else b"application/json"
+    headers = [(b"content-type", kind), *call_headers(call, tried)]
+    await send_whole(send, status=200, headers=headers, body=tried.body)
+
+
+async def _answer_by_teacher(call: Call, tried: Attempt, *, request: Request, gateway: Gateway) -> None:
+    """Ask the teacher and pass the answer on. However it ends, also by a caller who left, it is recorded once."""
+    capture = Capture(call, tried, recorder=gateway.recorder)
+    extra = call_headers(call, tried)
+    reply = None
+    try:
+        reply = await ask_teacher(request, call.caller, method="POST", body=call.ask.raw, upstream=gateway.upstream)
+        await relay(reply, capture, send=request.send, extra=extra)
+    except Refused as refused:
+        capture.refuse(status=refused.status)
+        refused.extra = extra
+        raise
+    finally:
+        if reply is not None:
+            reply.close()
+        capture.keep(complete=False)

@@ -1,0 +1,180 @@
+"""The gateway's door: raw ASGI, exact paths, everything else a 404, and no framework between a call and its answer."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+import aiohttp
+
+from ingestion.core.calls import Dialect
+from ingestion.spool import Spool
+from serving.gateway.answer import Gateway, answer_call, snapshot_in_force
+from serving.gateway.attempt import Students
+from serving.gateway.authenticate import authenticate
+from serving.gateway.capture import Recorder
+from serving.gateway.metrics import Metrics
+from serving.gateway.refusals import Refused, no_such_path, our_fault, teacher_unreachable
+from serving.gateway.relay import ask_teacher
+from serving.gateway.settings import Settings
+from serving.gateway.snapshot_file import SnapshotFile
+from serving.gateway.upstream import AiohttpUpstream, UnableToFinish
+from serving.gateway.wire import Departure, Gone, Receive, Request, Scope, Send, send_whole
+
+CALLS = {b"/v1/chat/completions": Dialect.OPENAI, b"/v1/messages": Dialect.ANTHROPIC}
+SEGMENT_BYTES = 16 * 2**20
+NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What lives as long as the process serves."""
+
+    gateway: Gateway
+    spool: Spool
+    watch: asyncio.Task[None]
+
+    async def stop(self) -> None:
+        """Let go of connections. Every answered call is in the spool already."""
+        self.watch.cancel()
+        await self.gateway.upstream.close()
+        await self.gateway.students.http.close()
+        self.spool.close()
+
+
+class App:
+    """One gateway process as an ASGI application."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._running: Running | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's worth: an HTTP request, or the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http" and self._running is not None:
+            await _serve(scope, receive, send, self._running.gateway)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._running = start(self._settings)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._running.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def start(settings: Settings) -> Running:
+    """Open what a gateway needs; it serves (with 503s) also before there is a snapshot. Needs a running loop."""
+    snapshots = SnapshotFile(settings.snapshot_file, key=settings.snapshot_key)
+    snapshots.refresh()
+    spool = Spool(settings.spool_dir, segment_bytes=SEGMENT_BYTES, max_bytes=settings.spool_max_bytes)
+    metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots))
+    gateway = Gateway(
+        snapshots=snapshots,
+        upstream=AiohttpUpstream(timeout=settings.teacher_timeout),
+        students=Students(
+            http=aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), timeout=NO_TIMEOUT
+            ),
+            timeout=settings.student_timeout,
+        ),
+        recorder=Recorder(spool, metrics=metrics),
+        metrics=metrics,
+        max_body_bytes=settings.max_body_bytes,
+    )
+    return Running(gateway=gateway, spool=spool, watch=asyncio.get_running_loop().create_task(snapshots.watch()))
+
+
+def _snapshot_figures(snapshots: SnapshotFile) -> tuple[int, int]:
+    snapshot = snapshots.current()
+    return (snapshot.version if snapshot else 0), snapshots.failures
+
+
+async def _serve(scope: Scope, receive: Receive, send: Send, gateway: Gateway) -> None:
+    """Answer one request; what is refused is rendered here, in the caller's dialect."""
+    path: bytes = scope["raw_path"]
+    if scope["method"] == "GET" and path in PLAIN:
+        await PLAIN[path](send, gateway)
+        return
+    query: bytes = scope["query_string"]
+    request = Request(
+        dialect=CALLS.get(path) or _spoken_dialect(dict(scope["headers"])),
+        target=(path + b"?" + query if query else path).decode("latin-1"),
+        headers=scope["headers"],
+        receive=receive,
+        send=send,
+    )
+    gateway.metrics.in_flight += 1
+    try:
+        await _dispatch(scope["method"], path, request, gateway)
+    except Gone:
+        gateway.metrics.departed += 1
+    except Refused as refused:
+        await _refuse(refused, request, gateway)
+    except Exception as error:  # noqa: BLE001  the process edge: one call's bug must not reach another, nor a log its words
+        logger.error("a call broke the gateway: %s", type(error).__name__)
+        await _refuse(our_fault(), request, gateway)
+    finally:
+        gateway.metrics.in_flight -= 1
+
+
+async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway) -> None:
+    if method == "POST" and path in CALLS:
+        await answer_call(request, gateway)
+    elif method == "GET" and path == b"/v1/models":
+        await _list_models(request, gateway)
+    else:
+        raise no_such_path()
+
+
+async def _list_models(request: Request, gateway: Gateway) -> None:
+    """The provider's own list, by the tenant's credential."""
+    caller = authenticate(dict(request.headers), request.dialect, snapshot_in_force(gateway))
+    with Departure(request.receive):
+        reply = await ask_teacher(request, caller, method="GET", body=None, upstream=gateway.upstream)
+        try:
+            body = b"".join([chunk async for chunk in reply.chunks()])
+        except UnableToFinish as error:
+            raise teacher_unreachable() from error
+        finally:
+            reply.close()
+        headers = [(name, value) for name, value in reply.headers if name != b"content-length"]
+        await send_whole(request.send, status=reply.status, headers=headers, body=body)
+
+
+async def _refuse(refused: Refused, request: Request, gateway: Gateway) -> None:
+    gateway.metrics.count_refusal(dialect=request.dialect, status=refused.status)
+    body = refused.body(request.dialect)
+    await send_whole(request.send, status=refused.status, headers=refused.headers(), body=body)
+
+
+async def _answer_health(send: Send, gateway: Gateway) -> None:
+    """The process answers."""
+    await send_whole(send, status=200, headers=PLAIN_TEXT, body=b"ok\n")
+
+
+async def _answer_readiness(send: Send, gateway: Gateway) -> None:
+    """It can answer calls: there is a snapshot."""
+    ready = gateway.snapshots.current() is not None
+    body = b"ready\n" if ready else b"no snapshot yet\n"
+    await send_whole(send, status=200 if ready else 503, headers=PLAIN_TEXT, body=body)
+
+
+async def _answer_metrics(send: Send, gateway: Gateway) -> None:
+    kind = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+    await send_whole(send, status=200, headers=kind, body=gateway.metrics.render())
+
+
+PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
+PLAIN = {b"/healthz": _answer_health, b"/readyz": _answer_readiness, b"/metrics": _answer_metrics}
+
+
+def _spoken_dialect(headers: dict[bytes, bytes]) -> Dialect:
+    """The dialect of a caller whose path does not tell."""
+    return Dialect.ANTHROPIC if b"anthropic-version" in headers else Dialect.OPENAI

@@ -1,0 +1,49 @@
+"""Says who is calling, by the full SHA-256 of the key they sent, or refuses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ingestion.core.calls import Dialect
+from serving.core.snapshot import KeyEntry, ProviderEntry, Snapshot, TenantEntry
+from serving.gateway.refusals import invalid_key, no_teacher, suspended
+from tenants.core.keys import digest_key
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A key in force and its tenant. `wants_teacher` and `wants_no_log` are headers of a key that may override."""
+
+    key: KeyEntry
+    tenant: TenantEntry
+    teacher: ProviderEntry
+    wants_teacher: bool = False
+    wants_no_log: bool = False
+
+
+def authenticate(headers: Mapping[bytes, bytes], dialect: Dialect, snapshot: Snapshot) -> Caller:
+    """Find the caller. Raises Refused: 401 for no, an unknown or a revoked key; 403 for a suspended tenant."""
+    entry = snapshot.keys.get(digest_key(_sent_key(headers, dialect)))
+    if entry is None:
+        raise invalid_key()
+    tenant = snapshot.tenants.get(entry.tenant_id)
+    if tenant is None or not tenant.active:
+        raise suspended()
+    teacher = tenant.providers.get(dialect)
+    if teacher is None:
+        raise no_teacher(dialect)
+    return Caller(
+        key=entry,
+        tenant=tenant,
+        teacher=teacher,
+        wants_teacher=entry.may_override and headers.get(b"x-understudy-arm") == b"teacher",
+        wants_no_log=entry.may_override and headers.get(b"x-understudy-log") == b"off",
+    )
+
+
+def _sent_key(headers: Mapping[bytes, bytes], dialect: Dialect) -> str:
+    if dialect is Dialect.ANTHROPIC and (sent := headers.get(b"x-api-key")):
+        return sent.decode("latin-1")
+    scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() != b"bearer" or not sent:
+        raise invalid_key()
+    return sent.strip().decode("latin-1")

@@ -1,0 +1,279 @@
+"""Remembers one call: reads the answer as it passes, and writes the record before its last byte may leave."""
+
+import hmac
+import logging
+import time
+import zlib
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Usage, body_context
+from ingestion.core.dialects import UnableToParse, parse_answer
+from ingestion.core.sse import StreamReader
+from ingestion.spool import UnableToRecord
+from serving.core.routing import Route
+from serving.gateway.attempt import NOT_TRIED, Attempt
+from serving.gateway.authenticate import Caller
+from serving.gateway.estimate import estimate_usage
+from serving.gateway.metrics import Metrics
+from serving.gateway.wire import Headers
+from tenants.core.sealing import seal
+
+MOST_CAPTURED = 32_000_000  # bytes of an answer that are kept; more passes through unread
+
+logger = logging.getLogger(__name__)
+
+
+class Appends(Protocol):
+    """What the recorder needs of a spool."""
+
+    def append(self, record: CallRecord) -> None:
+        """Hand the record to the operating system. Raises UnableToRecord."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call once it is routed. `at` is seconds since the epoch, `started` a reading of perf_counter."""
+
+    id: str
+    caller: Caller
+    ask: Ask
+    fingerprint: str
+    workload_id: str | None
+    route: Route
+    at: float
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was answered, as far as it got. `body` is what the caller was sent, unencoded; None if it was too much."""
+
+    status: int
+    complete: bool
+    body: bytes | None
+    answer: Answer | None
+    usage: Usage
+    estimated: bool
+    first_byte_ms: float
+
+
+class Recorder:
+    """Writes records to the spool and counts them. A full disk costs the record, not the call."""
+
+    def __init__(self, spool: Appends, *, metrics: Metrics) -> None:
+        self._spool = spool
+        self._metrics = metrics
+        self._failing = False
+
+    def record(self, call: Call, attempt: Attempt, outcome: Outcome) -> None:
+        """Append one record; returns when the operating system has it, or when it is counted as lost."""
+        seconds = time.perf_counter() - call.started
+        record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
+        try:
+            self._spool.append(record)
+            self._failing = False
+        except UnableToRecord as error:
+            self._metrics.unrecorded += 1
+            if not self._failing:
+                logger.error("calls go unrecorded: %s", type(error).__name__)
+            self._failing = True
+        self._metrics.count_call(
+            dialect=record.dialect, arm=record.arm, status=record.status, reason=record.reason, seconds=seconds
+        )
+        if attempt.draft is not None:
+            self._metrics.count_student(seconds=attempt.draft.ms / 1000)
+
+
+class Capture:
+    """Reads a teacher's answer as it passes, and records it once: `keep` may be called again and does nothing then."""
+
+    def __init__(self, call: Call, attempt: Attempt, *, recorder: Recorder) -> None:
+        self._call = call
+        self._attempt = attempt
+        self._recorder = recorder
+        self._kept = False
+        self._status = 0
+        self._encoding = b""
+        self._reader: StreamReader | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._first_byte_ms = 0.0
+
+    def begin(self, *, status: int, headers: Headers) -> None:
+        """Note how the answer comes; a readable stream is followed event by event."""
+        self._status = status
+        found = dict(headers)
+        self._encoding = found.get(b"content-encoding", b"").strip().lower()
+        streams = found.get(b"content-type", b"").startswith(b"text/event-stream")
+        if streams and self._encoding in (b"", b"identity"):
+            self._reader = StreamReader(self._call.ask.dialect)
+
+    @property
+    def live(self) -> bool:
+        """Whether the answer's end shows in it; else each part waits until it is known not to be the last."""
+        return self._reader is not None and not self._reader.broken
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stream's terminal event has passed."""
+        return self._reader is not None and self._reader.finished
+
+    @property
+    def whole(self) -> bool:
+        """At the end of the body: whether that was all of the answer."""
+        return self._reader is None or self._reader.finished
+
+    def feed(self, chunk: bytes) -> None:
+        """Take what is about to be passed on."""
+        if not self._parts:
+            self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
+        self._size += len(chunk)
+        if self._size <= MOST_CAPTURED:
+            self._parts.append(chunk)
+        if self._reader is not None:
+            self._reader.feed(chunk)
+
+    def refuse(self, *, status: int) -> None:
+        """The teacher gave no answer; the caller gets our error. Recorded as such."""
+        self._status = status
+        self._parts.clear()
+        self.keep(complete=False)
+
+    def keep(self, *, complete: bool) -> None:
+        """Record the call as it stands now."""
+        if not self._kept:
+            self._kept = True
+            self._recorder.record(self._call, self._attempt, self._outcome(complete=complete))
+
+    def _outcome(self, *, complete: bool) -> Outcome:
+        body = _decoded(b"".join(self._parts), self._encoding) if self._size <= MOST_CAPTURED else None
+        answer = self._answer(body)
+        usage, estimated = _usage(self._call.ask, answer, status=self._status)
+        return Outcome(
+            status=self._status or 499,  # left, or shut down, before the teacher said anything
+            complete=complete,
+            body=body,
+            answer=answer,
+            usage=usage,
+            estimated=estimated,
+            first_byte_ms=self._first_byte_ms,
+        )
+
+    def _answer(self, body: bytes | None) -> Answer | None:
+        if self._status != 200:
+            return None
+        if self._reader is not None:
+            return self._reader.answer()
+        try:
+            return parse_answer(self._call.ask.dialect, body) if body else None
+        except UnableToParse:
+            return None
+
+
+def student_outcome(call: Call, attempt: Attempt) -> Outcome:
+    """A student's accepted answer, just before it is sent in one piece."""
+    return Outcome(
+        status=200,
+        complete=True,
+        body=attempt.body,
+        answer=attempt.answer,
+        usage=estimate_usage(call.ask, attempt.answer),
+        estimated=True,
+        first_byte_ms=(time.perf_counter() - call.started) * 1000,
+    )
+
+
+def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: float) -> CallRecord:
+    """All facts of a call, its bodies sealed with the tenant's data key unless content is off."""
+    arm, reason = _arm(call.route, attempt)
+    tenant, ask, route, draft = call.caller.tenant, call.ask, call.route, attempt.draft
+    keeps_content = tenant.log_content and not call.caller.wants_no_log
+    return CallRecord(
+        id=call.id,
+        tenant_id=call.caller.key.tenant_id,
+        key_id=call.caller.key.key_id,
+        at=call.at,
+        dialect=ask.dialect,
+        asked_model=ask.model,
+        answered_model=outcome.answer.model if outcome.answer else "",
+        fingerprint=call.fingerprint,
+        workload_id=call.workload_id,
+        arm=arm,
+        reason=reason,
+        adapter=attempt.adapter,
+        score=attempt.score,
+        novelty=draft.evidence.novelty if draft else None,
+        wants_audit=route.wants_audit and arm is Arm.STUDENT and keeps_content,
+        wants_shadow=route.wants_shadow and attempt is NOT_TRIED and keeps_content,
+        propensity=route.propensity,
+        status=outcome.status,
+        finish=outcome.answer.finish if outcome.answer else "",
+        stream=ask.stream,
+        complete=outcome.complete,
+        input_tokens=outcome.usage.input_tokens,
+        output_tokens=outcome.usage.output_tokens,
+        cached_input_tokens=outcome.usage.cached_input_tokens,
+        cache_write_tokens=outcome.usage.cache_write_tokens,
+        usage_estimated=outcome.estimated,
+        student_input_tokens=draft.input_tokens if draft else 0,
+        student_output_tokens=draft.output_tokens if draft else 0,
+        student_ms=draft.ms if draft else 0.0,
+        first_byte_ms=outcome.first_byte_ms,
+        total_ms=total_ms,
+        subject_hmac=_hide_subject(tenant.subject_key, ask.subject),
+        request_sealed=_seal(call, ask.raw, "request") if keeps_content else None,
+        response_sealed=_seal(call, outcome.body, "response") if keeps_content and outcome.body is not None else None,
+    )
+
+
+def call_headers(call: Call, attempt: Attempt) -> Headers:
+    """What a caller may know of how the call was answered."""
+    arm, _ = _arm(call.route, attempt)
+    headers: Headers = [(b"x-understudy-call", call.id.encode()), (b"x-understudy-arm", arm.encode())]
+    if call.workload_id:
+        headers.append((b"x-understudy-workload", call.workload_id.encode()))
+    if attempt.answer is not None:
+        headers.append((b"x-understudy-adapter", attempt.adapter.encode()))
+    return headers
+
+
+def _arm(route: Route, attempt: Attempt) -> tuple[Arm, str]:
+    if attempt.answer is not None:
+        return Arm.STUDENT, attempt.reason
+    if attempt is not NOT_TRIED:
+        return Arm.FALLBACK, attempt.reason
+    return route.arm, route.reason
+
+
+def _usage(ask: Ask, answer: Answer | None, *, status: int) -> tuple[Usage, bool]:
+    """The provider's count, or ours and True. A refused call costs nothing."""
+    if status != 200:
+        return Usage(input_tokens=0, output_tokens=0), False
+    if answer is None or answer.usage is None:
+        return estimate_usage(ask, answer), True
+    return answer.usage, False
+
+
+def _hide_subject(key: bytes, subject: str | None) -> str:
+    """Erasure must find a person's calls without the log knowing the person."""
+    return hmac.new(key, subject.encode("utf-8", "surrogatepass"), sha256).hexdigest() if subject else ""
+
+
+def _seal(call: Call, body: bytes, column: str) -> bytes:
+    tenant_id = call.caller.key.tenant_id
+    return seal(call.caller.tenant.data_key, body, context=body_context(call.id, tenant_id, column))
+
+
+def _decoded(body: bytes, encoding: bytes) -> bytes | None:
+    """The body unencoded, for a provider that encodes though asked not to; None if that is not ours to undo."""
+    if encoding in (b"", b"identity"):
+        return body
+    if encoding not in (b"gzip", b"deflate"):
+        return None
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MOST_CAPTURED)
+    except zlib.error:
+        return None

@@ -1,0 +1,76 @@
+"""The one exception by which the gateway says no, so that one place renders it in the caller's dialect."""
+
+from ingestion.core.calls import Dialect
+from ingestion.core.dialects import render_error
+from serving.gateway.wire import Headers
+
+
+class Refused(Exception):
+    """The call ends here. `message` is safe to show; `retry_after` is seconds, for what will pass."""
+
+    def __init__(
+        self, status: int, kind: str, message: str, *, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+        self.extra: Headers = []  # what a call that was already routed tells its caller
+
+    def headers(self) -> Headers:
+        """Response headers besides the length."""
+        found: Headers = [(b"content-type", b"application/json"), *self.extra]
+        if self.retry_after is not None:
+            found.append((b"retry-after", b"%d" % self.retry_after))
+        return found
+
+    def body(self, dialect: Dialect) -> bytes:
+        """The error as the caller's SDK expects it."""
+        return render_error(dialect, status=self.status, kind=self.kind, message=self.message, param=self.param)
+
+
+def invalid_key() -> Refused:
+    """401, and only on a positive no: clients throw a refused key away."""
+    return Refused(401, "authentication_error", "The API key is missing, unknown or revoked.")
+
+
+def suspended() -> Refused:
+    """403: the key is good, the tenant is not in force."""
+    return Refused(403, "permission_error", "This tenant is suspended.")
+
+
+def no_teacher(dialect: Dialect) -> Refused:
+    """403: the tenant has stored no credential for this dialect's provider."""
+    return Refused(403, "permission_error", f"No {dialect} credential is stored for this tenant.")
+
+
+def too_large(limit: int) -> Refused:
+    """413."""
+    return Refused(413, "invalid_request_error", f"The request is larger than {limit} bytes.")
+
+
+def no_such_path() -> Refused:
+    """404 for everything that is not served."""
+    return Refused(404, "not_found_error", "There is no such endpoint.")
+
+
+def no_snapshot() -> Refused:
+    """503: this gateway has not been told about keys yet. Never a 401."""
+    return Refused(503, "overloaded_error", "The gateway is starting. Try again shortly.", retry_after=2)
+
+
+def teacher_unreachable() -> Refused:
+    """502."""
+    return Refused(502, "api_error", "The provider could not be reached.")
+
+
+def teacher_late() -> Refused:
+    """504."""
+    return Refused(504, "api_error", "The provider did not answer in time.")
+
+
+def our_fault() -> Refused:
+    """500: an error of this gateway."""
+    return Refused(500, "api_error", "The gateway failed to answer this call.")

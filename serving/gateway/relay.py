@@ -1,0 +1,73 @@
+"""Passes a teacher's answer on as it comes, and holds back only what would be its last bytes until it is remembered."""
+
+from serving.gateway.authenticate import Caller
+from serving.gateway.capture import Capture
+from serving.gateway.refusals import teacher_late, teacher_unreachable
+from serving.gateway.upstream import (
+    Reply,
+    UnableToFinish,
+    UnableToReach,
+    UnableToReachInTime,
+    Upstream,
+    sent_headers,
+)
+from serving.gateway.wire import Headers, Request, Send, send_part, send_start
+
+
+async def ask_teacher(
+    request: Request, caller: Caller, *, method: str, body: bytes | None, upstream: Upstream
+) -> Reply:
+    """Send the caller's request to the tenant's own provider, whoever the caller says it is for. Raises Refused."""
+    headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
+    try:
+        return await upstream.ask(method, caller.teacher.base_url + request.target, headers=headers, body=body)
+    except UnableToReachInTime as error:
+        raise teacher_late() from error
+    except UnableToReach as error:
+        raise teacher_unreachable() from error
+
+
+class Outlet:
+    """The way to the caller. Status and headers leave with the first part, so that until then another can be sent."""
+
+    def __init__(self, send: Send, *, status: int, headers: Headers) -> None:
+        self._send = send
+        self._status = status
+        self._headers = headers
+        self.started = False
+
+    async def part(self, body: bytes, *, last: bool = False) -> None:
+        """Send a part of the body."""
+        if not self.started:
+            self.started = True
+            await send_start(self._send, status=self._status, headers=self._headers)
+        await send_part(self._send, body, last=last)
+
+
+async def relay(reply: Reply, capture: Capture, *, send: Send, extra: Headers) -> None:
+    """Pass `reply` on with the `extra` headers, through `capture`. Raises Refused if it breaks before the first part.
+
+    A reply that breaks later is left unfinished: the server then closes the connection, which tells the caller.
+    """
+    capture.begin(status=reply.status, headers=reply.headers)
+    outlet = Outlet(send, status=reply.status, headers=[*reply.headers, *extra])
+    try:
+        await _pass_on(reply, capture, outlet)
+    except UnableToFinish as error:
+        if not outlet.started:
+            raise teacher_unreachable() from error
+
+
+async def _pass_on(reply: Reply, capture: Capture, outlet: Outlet) -> None:
+    held = b""
+    async for chunk in reply.chunks():
+        capture.feed(chunk)
+        if capture.finished:
+            capture.keep(complete=True)
+        if held:
+            await outlet.part(held)
+        held = b"" if capture.live else chunk
+        if capture.live:
+            await outlet.part(chunk)
+    capture.keep(complete=capture.whole)
+    await outlet.part(held, last=True)

@@ -1,0 +1,71 @@
+"""What a gateway process is told by its environment, read once; a bad value stops the process before it listens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tenants.core.sealing import derive_key
+
+SNAPSHOT_CONTEXT = "snapshot/1"
+SHORTEST_SECRET = 32
+
+
+class UnableToStart(Exception):
+    """A setting is missing or wrong, or a part of the installation is; the message names it and never shows a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One gateway's settings. Times are seconds, sizes bytes."""
+
+    snapshot_file: Path
+    spool_dir: Path
+    snapshot_key: bytes = field(repr=False)
+    host: str = "127.0.0.1"
+    port: int = 8787
+    max_body_bytes: int = 10_000_000
+    spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
+    student_timeout: float = 3.0
+    teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY and, with defaults, GATEWAY_HOST, GATEWAY_PORT, MAX_BODY_BYTES,
+    SPOOL_MAX_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S. Raises UnableToStart.
+    """
+    secret = _text(environ, "SECRET_KEY").encode()
+    if len(secret) < SHORTEST_SECRET:
+        raise UnableToStart(f"SECRET_KEY is shorter than {SHORTEST_SECRET} bytes")
+    return Settings(
+        snapshot_file=Path(_text(environ, "SNAPSHOT_FILE")),
+        spool_dir=Path(_text(environ, "SPOOL_DIR")),
+        snapshot_key=snapshot_key(secret),
+        host=environ.get("GATEWAY_HOST") or "127.0.0.1",
+        port=int(_number(environ, "GATEWAY_PORT", default=8787, low=0, high=65535)),
+        max_body_bytes=int(_number(environ, "MAX_BODY_BYTES", default=10_000_000, low=1024, high=1_000_000_000)),
+        spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
+        student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
+        teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
+    )
+
+
+def snapshot_key(secret: bytes) -> bytes:
+    """The key that seals the snapshot file: the feed and the gateways derive the same one from SECRET_KEY."""
+    return derive_key(secret, purpose="snapshot")
+
+
+def _text(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise UnableToStart(f"{name} is not set")
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:
+    try:
+        value = float(environ.get(name) or default)
+    except ValueError as error:
+        raise UnableToStart(f"{name} is not a number") from error
+    if not low <= value <= high:
+        raise UnableToStart(f"{name} is not between {low:g} and {high:g}")
+    return value

@@ -1,0 +1,158 @@
+"""The way to the teacher: the caller's bytes out, the provider's bytes back, and another credential.
+
+`Upstream` is the whole interface, so that a leaner client can stand in for aiohttp where it measures better.
+
+    UnableToReach
+    └── UnableToReachInTime
+    UnableToFinish          after the status line: the provider broke off
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from functools import lru_cache
+from typing import Protocol
+
+import aiohttp
+from yarl import URL
+
+from ingestion.core.calls import Dialect
+from serving.gateway.wire import Headers
+
+CONNECT_SECONDS = 10.0
+HOP_BY_HOP = frozenset(
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
+    b"transfer-encoding upgrade expect".split()
+)
+# Ours, or bound to the connection the caller made to us; the credential is replaced.
+NEVER_SENT = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"accept-encoding", b"cookie"}
+NEVER_RETURNED = HOP_BY_HOP | {b"set-cookie"}
+OURS = b"x-understudy-"
+# aiohttp adds these on its own where the caller sent none; the teacher should see what the caller sent.
+ADDED_BY_AIOHTTP = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+class UnableToReach(Exception):
+    """No connection to the teacher, or it closed before a status line."""
+
+
+class UnableToReachInTime(UnableToReach):
+    """No status line from the teacher in time."""
+
+
+class UnableToFinish(Exception):
+    """The teacher broke off in the middle of its answer, or fell silent for too long."""
+
+
+class Reply(Protocol):
+    """A teacher's answer whose body has not been read yet. `headers` are fit to be passed on."""
+
+    status: int
+    headers: Headers
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, what one read delivered joined. Raises UnableToFinish."""
+        ...
+
+    def close(self) -> None:
+        """Hang up if the body is not finished; harmless otherwise."""
+        ...
+
+
+class Upstream(Protocol):
+    """A client to teachers."""
+
+    async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+        """Send one call; returns when status and headers are there. Raises UnableToReach."""
+        ...
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        ...
+
+
+class AiohttpUpstream:
+    """aiohttp with everything off that would change bytes, follow a redirect, or remember a cookie."""
+
+    def __init__(self, *, timeout: float) -> None:
+        """`timeout` is seconds of silence, to the first byte and between two reads. Needs a running loop."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout),
+            skip_auto_headers=ADDED_BY_AIOHTTP,
+        )
+
+    async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+        """Send one call; returns when status and headers are there. Raises UnableToReach."""
+        try:
+            response = await self._session.request(
+                method, _parse_url(url), headers=headers, data=body, allow_redirects=False
+            )
+        except TimeoutError as error:
+            raise UnableToReachInTime from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise UnableToReach from error
+        return AiohttpReply(response)
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        await self._session.close()
+
+
+class AiohttpReply:
+    """A `Reply` by aiohttp."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers = returned_headers(response.raw_headers)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, what one read delivered joined. Raises UnableToFinish."""
+        read = self._response.content.readany
+        try:
+            while chunk := await read():
+                yield chunk
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UnableToFinish from error
+
+    def close(self) -> None:
+        """Hang up if the body is not finished; harmless otherwise."""
+        self._response.close()
+
+
+@lru_cache(maxsize=1024)
+def _parse_url(url: str) -> URL:
+    return URL(url, encoded=True)
+
+
+def sent_headers(given: Iterable[tuple[bytes, bytes]], *, dialect: Dialect, credential: str) -> list[tuple[str, str]]:
+    """The caller's headers as the teacher gets them: no hop-by-hop ones, none of ours, the tenant's own credential.
+
+    `given` has lower-case names (as ASGI does). The body is asked for unencoded, so that capture can read it.
+    """
+    given = list(given)
+    dropped = NEVER_SENT | _named_by_connection(given)
+    kept = [
+        (name.decode("latin-1"), value.decode("utf-8", "replace"))
+        for name, value in given
+        if name not in dropped and not name.startswith(OURS)
+    ]
+    kept.append(("accept-encoding", "identity"))
+    if dialect is Dialect.ANTHROPIC:
+        kept.append(("x-api-key", credential))
+    else:
+        kept.append(("authorization", f"Bearer {credential}"))
+    return kept
+
+
+def returned_headers(given: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The teacher's headers as the caller gets them: no hop-by-hop ones, no cookies, and none that only we may set."""
+    lowered = [(name.lower(), value) for name, value in given]
+    dropped = NEVER_RETURNED | _named_by_connection(lowered)
+    return [(name, value) for name, value in lowered if name not in dropped and not name.startswith(OURS)]
+
+
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
+    """Header names that the Connection header declares hop-by-hop (RFC 9110, section 7.6.1)."""
+    return {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}

@@ -1,0 +1,103 @@
+"""Makes the picture of the world that gateways answer from, out of rows, through the door that reads across tenants."""
+
+from collections import defaultdict
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+
+from ingestion.models import Fingerprint, Workload
+from serving.core.gates import Gate, StudentSpec
+from serving.core.snapshot import KeyEntry, ProviderEntry, RouteEntry, Snapshot, TenantEntry
+from serving.evaluate import cache_salt
+from serving.models import Deployment, Rollout
+from tenants.data_keys import open_data_key, purpose_key
+from tenants.models import ApiKey, ProviderCredential, Tenant
+from tenants.provision import open_credential
+
+
+def make_snapshot(now: datetime) -> Snapshot:
+    """The world as of now. `version` is milliseconds since the epoch, so that it grows over restarts."""
+    routes = _routes()
+    providers = _providers()
+    tenants = {str(tenant.id): _tenant(tenant, providers[tenant.id], routes[tenant.id]) for tenant in _all_tenants()}
+    return Snapshot(
+        version=int(now.timestamp() * 1000),
+        made_at=now.timestamp(),
+        keys=_keys(),
+        tenants=tenants,
+        vllm_urls=tuple(settings.VLLM_URLS),
+        encoder_urls=tuple(settings.ENCODER_URLS),
+    )
+
+
+def _all_tenants() -> list[Tenant]:
+    return list(Tenant.across_tenants.all())
+
+
+def _keys() -> dict[str, KeyEntry]:
+    live = ApiKey.across_tenants.filter(revoked_at=None)
+    return {
+        key.digest: KeyEntry(tenant_id=str(key.tenant_id), key_id=str(key.id), may_override=key.may_override)
+        for key in live
+    }
+
+
+def _providers() -> dict[UUID, list[ProviderCredential]]:
+    by_tenant: dict[UUID, list[ProviderCredential]] = defaultdict(list)
+    for credential in ProviderCredential.across_tenants.all():
+        by_tenant[credential.tenant_id].append(credential)
+    return by_tenant
+
+
+def _tenant(tenant: Tenant, credentials: list[ProviderCredential], routes: dict[str, RouteEntry]) -> TenantEntry:
+    data_key = open_data_key(tenant.id, tenant.data_key_sealed)
+    return TenantEntry(
+        active=tenant.status == Tenant.Status.ACTIVE,
+        data_key=data_key,
+        subject_key=purpose_key(data_key, "subjects"),
+        salt=cache_salt(data_key),
+        log_content=tenant.log_content,
+        providers={
+            credential.provider: ProviderEntry(
+                base_url=credential.base_url, credential=open_credential(credential, data_key)
+            )
+            for credential in credentials
+        },
+        routes=routes,
+    )
+
+
+def _routes() -> dict[UUID, dict[str, RouteEntry]]:
+    """By tenant and fingerprint. A workload without a rollout has a route too, so that its calls carry its id."""
+    rollouts = {rollout.workload_id: rollout for rollout in _open_rollouts()}
+    workloads = {workload.id: workload for workload in Workload.across_tenants.all()}
+    routes: dict[UUID, dict[str, RouteEntry]] = defaultdict(dict)
+    for fingerprint in Fingerprint.across_tenants.all():
+        workload = workloads.get(fingerprint.workload_id)
+        if workload is not None:
+            route = _route(workload, rollouts.get(workload.id))
+            routes[fingerprint.tenant_id][fingerprint.digest] = route
+    return routes
+
+
+def _open_rollouts() -> list[Rollout]:
+    found = Rollout.across_tenants.exclude(state=Rollout.State.ROLLED_BACK)
+    return list(found.select_related("deployment", "certificate"))
+
+
+def _route(workload: Workload, rollout: Rollout | None) -> RouteEntry:
+    plain = RouteEntry(workload_id=str(workload.id), kind=workload.kind)
+    if rollout is None or rollout.deployment.status != Deployment.Status.LIVE or not rollout.certificate.gate:
+        return plain
+    return msgspec.structs.replace(
+        plain,
+        state=rollout.state,
+        student_share=rollout.share,
+        control_share=settings.CONTROL_SHARE,
+        audit_share=settings.AUDIT_SHARE,
+        shadow_share=settings.SHADOW_SHARE,
+        student=msgspec.convert(rollout.deployment.spec, StudentSpec),
+        gate=msgspec.convert(rollout.certificate.gate, Gate),
+    )

@@ -1,0 +1,202 @@
+"""Moves a workload's traffic to its certified student a step at a time, on audits, and back when they speak against it.
+
+States: shadow → canary → ramping → full; any → held (a person, until resumed) · rolled_back (audits, or a person).
+Every step is compare-and-set with its event; what counts is in `Audit`, so that a decision can be made again from rows.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db import IntegrityError
+from django.db.models import Q
+
+from ingestion.models import Workload
+from serving.certify_adapter import issue_certificate
+from serving.core import ramp
+from serving.deploy import drain
+from serving.models import Audit, Certificate, Deployment, Rollout
+from tenants.events import record_event
+from tenants.models import Tenant
+from tenants.scope import acting_for
+from training.models import Adapter
+
+State = Rollout.State
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the audits of a rollout add up to. `low` and `high` are the confidence sequence of the risk."""
+
+    accepted: int
+    differing: int
+    step_accepted: int
+    step_differing: int
+    asked: int  # shadow audits, whether or not the gate accepted
+    coverage: float  # share of shadow audits that the gate accepted
+    log_e: float
+    low: float
+    high: float
+
+    @property
+    def agreement(self) -> float:
+        """Share of audited answers that agree with the teacher's."""
+        return 1 - self.differing / self.accepted if self.accepted else 0.0
+
+
+def start_rollouts(tenant_id: UUID, *, now: datetime) -> int:
+    """Put each accepted adapter that is live into shadow, if its workload has no rollout open. Safe to run twice."""
+    with acting_for(tenant_id):
+        certificates = list(
+            Certificate.objects.filter(
+                certified=True,
+                adapter__status=Adapter.Status.ACCEPTED,
+                evaluation__deployment__status=Deployment.Status.LIVE,
+            )
+            .exclude(evaluation__deployment_id__in=Rollout.objects.values("deployment_id"))
+            .select_related("evaluation", "adapter__workload")
+            .order_by("issued_at")
+        )
+    return sum(_start(certificate, now) for certificate in certificates)
+
+
+def _start(certificate: Certificate, now: datetime) -> bool:
+    try:
+        with acting_for(certificate.tenant_id):
+            workload = certificate.adapter.workload
+            Rollout.objects.create(
+                workload=workload,
+                deployment_id=certificate.evaluation.deployment_id,
+                certificate=certificate,
+                approved_at=now if _is_automatic(workload) else None,
+                created_at=now,
+                step_at=now,
+            )
+            return True
+    except IntegrityError:  # one is open already; it goes first
+        return False
+
+
+def _is_automatic(workload: Workload) -> bool:
+    if workload.approval == Workload.Approval.TENANT:
+        return bool(Tenant.objects.get().approval == Tenant.Approval.AUTOMATIC)
+    return workload.approval == Workload.Approval.AUTOMATIC
+
+
+def rollouts_due(tenant_id: UUID) -> list[UUID]:
+    """The tenant's rollouts that audits may move."""
+    with acting_for(tenant_id):
+        still = [State.ROLLED_BACK, State.HELD]
+        return list(Rollout.objects.exclude(state__in=still).values_list("id", flat=True))
+
+
+def move(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> ramp.Decision:
+    """Decide a rollout's next step from its audits, and take it."""
+    with acting_for(tenant_id):
+        rollout = Rollout.objects.select_related("workload", "certificate", "deployment__adapter").get(id=rollout_id)
+        if not _keeps_promise(rollout, now):
+            roll_back(rollout, reason="no threshold keeps the promise as it stands now", actor="system", now=now)
+            return ramp.Hold("rolled back", 0)
+        counted = tally(rollout)
+        certificate = rollout.certificate
+        decision = ramp.decide(
+            ramp.State(rollout.state),
+            share=rollout.share,
+            step=ramp.Audits(counted.step_differing, counted.step_accepted),
+            life=ramp.Audits(counted.differing, counted.accepted),
+            alpha=certificate.alpha,
+            delta=certificate.delta,
+        )
+        match decision:
+            case ramp.RollBack(log_e=log_e):
+                facts = {"differing": counted.differing, "audits": counted.accepted, "log_e": log_e}
+                roll_back(rollout, reason="audits refute the promise", actor="system", now=now, **facts)
+            case ramp.Advance(to_state=to, share=share) if rollout.approved_at is not None:
+                rollout.advance(
+                    str(to), now, share=share, audits=counted.step_accepted, differing=counted.step_differing
+                )
+            case ramp.Advance():
+                return ramp.Hold("waits for approval", 0)
+            case ramp.Hold():
+                pass
+        return decision
+
+
+def _keeps_promise(rollout: Rollout, now: datetime) -> bool:
+    """Whether the certificate is on the promise as it stands; where the tenant changed it, issue one that is."""
+    kept, workload = rollout.certificate, rollout.workload
+    if (kept.alpha, kept.delta, kept.promise) == (workload.alpha, workload.delta, workload.promise):
+        return True
+    fresh = issue_certificate(kept.evaluation, workload, now=now)
+    if fresh.certified:
+        Rollout.objects.filter(id=rollout.id).update(certificate=fresh)
+        rollout.certificate = fresh
+    return bool(fresh.certified)
+
+
+def tally(rollout: Rollout) -> Tally:
+    """Count a rollout's audits. For the tenant in force.
+
+    Per answer, what counts is every audit whose answer the gate accepts. Per call, the shadow audits alone: they are a
+    random draw of eligible calls, and a deferred one counts as agreeing.
+    """
+    done = Audit.objects.filter(rollout=rollout, status=Audit.Status.DONE)
+    shadow = done.filter(kind=Audit.Kind.SHADOW)
+    per_call = rollout.certificate.promise == Workload.Promise.PER_CALL
+    life = shadow if per_call else done.filter(accepted=True)
+    bad = Q(accepted=True, differs=True)
+    step = life.filter(call_at__gte=rollout.step_at)
+    accepted, differing = life.count(), life.filter(bad).count()
+    asked = shadow.count()
+    alpha, delta = rollout.certificate.alpha, rollout.certificate.delta
+    low, high = ramp.confidence_sequence(differing, accepted, delta)
+    return Tally(
+        accepted=accepted,
+        differing=differing,
+        step_accepted=step.count(),
+        step_differing=step.filter(bad).count(),
+        asked=asked,
+        coverage=shadow.filter(accepted=True).count() / asked if asked else 0.0,
+        log_e=ramp.log_e_value(differing, accepted, alpha),
+        low=low,
+        high=high,
+    )
+
+
+def roll_back(rollout: Rollout, *, reason: str, actor: str, now: datetime, **facts: object) -> bool:
+    """Give all of a workload's traffic back to the teacher, and take the adapter off. For the tenant in force."""
+    moved = rollout.advance(State.ROLLED_BACK, now, share=0.0, actor=actor, reason=reason, **facts)
+    if moved:
+        adapter = rollout.deployment.adapter
+        adapter.advance(Adapter.Status.RETIRED, now, reason=reason)
+        drain(rollout.deployment, now=now)
+    return moved
+
+
+def hold(rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
+    """The teacher answers everything until somebody resumes; the share is kept for then."""
+    if rollout.state in (State.HELD, State.ROLLED_BACK):
+        return False
+    return rollout.advance(State.HELD, now, share=rollout.share, actor=actor, reason=reason)
+
+
+def resume(rollout: Rollout, *, actor: str, now: datetime) -> bool:
+    """Go on where `hold` stopped."""
+    if rollout.state != State.HELD:
+        return False
+    return rollout.advance(rollout.held_from or State.SHADOW, now, share=rollout.share, actor=actor)
+
+
+def back_to_teacher(rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
+    """A person's roll-back: for good, for this adapter."""
+    if rollout.state == State.ROLLED_BACK:
+        return False
+    return roll_back(rollout, reason=reason, actor=actor, now=now)
+
+
+def approve(rollout: Rollout, *, actor: str, now: datetime) -> bool:
+    """Let a rollout go beyond shadow. False if that was said before."""
+    approved = Rollout.objects.filter(id=rollout.id, approved_at=None).update(approved_at=now)
+    if approved:
+        record_event("rollout.approved", now=now, actor=actor, subject_id=rollout.id)
+    return bool(approved)

@@ -1,0 +1,66 @@
+"""Asks the teacher a second time, for an audit: the caller's own bytes, the tenant's own credential, no redirects."""
+
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from ingestion.core.calls import Answer, Ask, Dialect
+from ingestion.core.dialects import parse_answer
+from ingestion.core.reading import UnableToParse
+from ingestion.core.sse import StreamReader
+
+SECONDS = 120.0
+LONGEST = 8_000_000  # bytes of an answer
+PATHS = {Dialect.OPENAI: "/v1/chat/completions", Dialect.ANTHROPIC: "/v1/messages"}
+
+
+class UnableToAsk(Exception):
+    """The teacher gave no answer; `reason` is a word: teacher_down, teacher_429, malformed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Where a dialect's questions go, and with what credential."""
+
+    dialect: Dialect
+    base_url: str
+    credential: str = field(repr=False)
+
+
+async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession) -> Answer:
+    """The teacher's whole answer to the ask. Raises UnableToAsk."""
+    url = teacher.base_url.rstrip("/") + PATHS[teacher.dialect]
+    timeout = aiohttp.ClientTimeout(total=SECONDS)
+    try:
+        async with http.post(
+            url, data=ask.raw, headers=_headers(teacher), timeout=timeout, allow_redirects=False
+        ) as response:
+            body = await response.content.read(LONGEST)
+            status = response.status
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UnableToAsk("teacher_down") from error
+    if status != 200:
+        raise UnableToAsk(f"teacher_{status}")
+    return _read(teacher.dialect, ask, body)
+
+
+def _read(dialect: Dialect, ask: Ask, body: bytes) -> Answer:
+    try:
+        if not ask.stream:
+            return parse_answer(dialect, body)
+        reader = StreamReader(dialect)
+        reader.feed(body)
+        return reader.answer()
+    except UnableToParse as error:
+        raise UnableToAsk("malformed") from error
+
+
+def _headers(teacher: Teacher) -> dict[str, str]:
+    headers = {"content-type": "application/json"}
+    if teacher.dialect is Dialect.ANTHROPIC:
+        return {**headers, "x-api-key": teacher.credential, "anthropic-version": "2023-06-01"}
+    return {**headers, "authorization": f"Bearer {teacher.credential}"}

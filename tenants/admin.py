@@ -1,0 +1,125 @@
+"""The operator's view of all tenants: read-only, over the door's role, and for operators alone."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+
+from tenants.models import (
+    ApiKey,
+    Event,
+    Membership,
+    ProviderCredential,
+    Tenant,
+    User,
+    WebhookDelivery,
+)
+
+
+class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shows the named columns and changes nothing. Sealed columns and digests are never among them."""
+
+    columns: tuple[str, ...] = ()
+    actions = None
+    list_per_page = 50
+    show_full_result_count = False
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        """The named columns."""
+        return self.columns
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        """The named columns."""
+        return self.columns
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        """All of them: ids are shown as ids, so that no reference is followed to a table that has no door."""
+        return self.columns
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Any]":
+        """Rows of all tenants."""
+        found: QuerySet[Any] = self.model.across_tenants.only(*{"pk", *self.columns})
+        return found
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Operators alone."""
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Operators alone."""
+        return self.has_view_permission(request)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Nobody."""
+        return False
+
+
+class ReadOnlyShared(ReadOnly):
+    """The same for a table that belongs to no tenant."""
+
+    def get_queryset(self, request: HttpRequest) -> "QuerySet[Any]":
+        """All rows."""
+        return self.model._default_manager.only(*{"pk", *self.columns})
+
+
+@admin.register(Tenant)
+class TenantAdmin(ReadOnly):
+    """Companies."""
+
+    columns = ("id", "name", "status", "approval", "log_content", "savings_share", "created_at")
+    search_fields = ("name",)
+
+
+@admin.register(User)
+class UserAdmin(ReadOnlyShared):
+    """People."""
+
+    columns = ("id", "email", "is_active", "is_staff", "last_login")
+    search_fields = ("email",)
+
+
+@admin.register(Membership)
+class MembershipAdmin(ReadOnly):
+    """Who belongs where."""
+
+    columns = ("id", "tenant_id", "user_id", "role")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ReadOnly):
+    """Keys by their prefix."""
+
+    columns = ("id", "tenant_id", "name", "prefix", "may_override", "created_at", "revoked_at")
+    search_fields = ("prefix",)
+
+
+@admin.register(ProviderCredential)
+class ProviderCredentialAdmin(ReadOnly):
+    """Providers and the stance on their terms."""
+
+    columns = ("id", "tenant_id", "provider", "base_url", "stance", "stance_at")
+
+
+@admin.register(Event)
+class EventAdmin(ReadOnly):
+    """What happened."""
+
+    columns = ("id", "tenant_id", "kind", "at", "actor", "subject_id", "data")
+    list_filter = ("kind",)
+
+
+@admin.register(WebhookDelivery)
+class WebhookDeliveryAdmin(ReadOnly):
+    """Deliveries."""
+
+    columns = ("id", "tenant_id", "endpoint_id", "event_id", "status", "attempts", "due_at", "last_status")
+    list_filter = ("status",)

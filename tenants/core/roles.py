@@ -1,0 +1,44 @@
+"""Who may change what: one table for the portal and the API, so that neither is a way round the other."""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a person is in a tenant. The words are those of `Membership.role`."""
+
+    OWNER = "owner"
+    ENGINEER = "engineer"
+    FINANCE = "finance"
+    SECURITY = "security"
+
+
+class Right(StrEnum):
+    """One thing that takes a role. Reading facts and figures takes none: every member may."""
+
+    STEER = "steer"  # state a promise, approve, resume
+    STOP = "stop"  # hold, back to the teacher
+    READ_BODIES = "read_bodies"  # what was asked and answered
+    MINT_KEYS = "mint_keys"
+    REVOKE_KEYS = "revoke_keys"
+    MANAGE_WEBHOOKS = "manage_webhooks"
+    MANAGE_PROVIDERS = "manage_providers"
+    MANAGE_TENANT = "manage_tenant"  # name, approval, content logging, members
+
+
+RIGHTS: dict[Role, frozenset[Right]] = {
+    Role.OWNER: frozenset(Right),
+    Role.ENGINEER: frozenset(
+        {Right.STEER, Right.STOP, Right.READ_BODIES, Right.MINT_KEYS, Right.REVOKE_KEYS, Right.MANAGE_WEBHOOKS}
+    ),
+    Role.FINANCE: frozenset(),
+    Role.SECURITY: frozenset({Right.STOP, Right.READ_BODIES, Right.REVOKE_KEYS, Right.MANAGE_PROVIDERS}),
+}
+
+# A key reads figures and steers, and no more: a leaked one can neither make itself a successor nor have events sent
+# elsewhere, lock the tenant's other keys out, or read what was asked.
+KEY_RIGHTS: frozenset[Right] = frozenset({Right.STEER, Right.STOP})
+
+
+def rights_of(role: str) -> frozenset[Right]:
+    """What a role may do; nothing for a word that is no role."""
+    return RIGHTS[Role(role)] if role in set(Role) else frozenset()

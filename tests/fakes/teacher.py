@@ -1,0 +1,181 @@
+"""A provider that speaks both dialects; the asked-for model says how it behaves.
+
+`gpt-*`, `claude-*`: answers. `moved`: redirects. `delay-MS`: answers late. `rate-limited`, `overloaded`, `failing`,
+`unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
+streams until the caller leaves. `silent`: never answers. `uncounted`: no usage. `zipped`: gzip though asked not to.
+`never-done`: a stream without its last event.
+"""
+
+import asyncio
+import gzip
+import json
+from dataclasses import dataclass, field
+
+from tests.fakes.asgi import left, read_body, send_json, sleep_or_leave
+
+WORDS = ("track", "_", "ship", "ment")
+TEXT = "".join(WORDS)
+ERRORS = {"rate-limited": 429, "overloaded": 529, "failing": 500, "unknown-model": 404}
+ERROR_BODY = b'{ "error" : {"message": "as the provider put it", "type": "x"},  "odd": [1,2] }'
+
+
+@dataclass(frozen=True)
+class Seen:
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Teacher:
+    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it."""
+
+    seen: list[Seen] = field(default_factory=list)
+    left: int = 0
+    streaming: int = 0
+
+    async def __call__(self, scope, receive, send) -> None:
+        body = await read_body(receive)
+        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        path = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
+        self.seen.append(Seen(path, headers, body))
+        anthropic = scope["path"] == "/v1/messages"
+        if scope["path"] == "/v1/models":
+            await send_json(
+                send, 200, b'{"object":"list","data":[{"id":"gpt-4o","object":"model","created":1,"owned_by":"x"}]}'
+            )
+            return
+        ask = json.loads(body)
+        model = ask["model"]
+        if model in ERRORS:
+            await send_json(send, ERRORS[model], ERROR_BODY, [(b"retry-after", b"7"), (b"x-request-id", b"req-1")])
+        elif model == "moved":
+            await send_json(send, 307, b"{}", [(b"location", b"/v1/models")])
+        elif model == "silent":
+            self.left += await sleep_or_leave(receive, 60)
+        elif ask.get("stream"):
+            await self._stream(
+                model, receive, send, anthropic_events(model) if anthropic else openai_events(model, ask)
+            )
+        else:
+            await self._whole(model, receive, send, anthropic_body(model) if anthropic else openai_body(model))
+
+    async def _whole(self, model, receive, send, body: bytes) -> None:
+        if model.startswith("delay-") and await sleep_or_leave(receive, int(model.removeprefix("delay-")) / 1000):
+            self.left += 1
+            return
+        headers = [(b"set-cookie", b"edge=1"), (b"x-ratelimit-remaining", b"41")]
+        if model == "zipped":
+            body = gzip.compress(body)
+            headers.append((b"content-encoding", b"gzip"))
+        if model == "broken":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9999")]})
+            await send({"type": "http.response.body", "body": body[:40], "more_body": True})
+            return
+        await send_json(send, 200, body, headers)
+
+    async def _stream(self, model, receive, send, events: list[bytes]) -> None:
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        self.streaming += 1
+        gone = asyncio.create_task(left(receive))
+        try:
+            if model == "broken":
+                events = events[:3]
+            elif model == "never-done":
+                events = events[:-1]
+            elif model == "endless":
+                events = events[:2] * 10_000
+            for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await asyncio.wait([gone], timeout=0.002)
+                if gone.done():
+                    self.left += 1
+                    return
+            if model != "broken":
+                await send({"type": "http.response.body", "body": b""})
+        finally:
+            gone.cancel()
+            self.streaming -= 1
+
+
+def openai_body(model: str) -> bytes:
+    usage = {
+        "prompt_tokens": 21,
+        "completion_tokens": 4,
+        "total_tokens": 25,
+        "prompt_tokens_details": {"cached_tokens": 8},
+    }
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": model,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}],
+        "unknown_field": {"kept": True},
+    }
+    return json.dumps(body if model == "uncounted" else body | {"usage": usage}).encode()
+
+
+def anthropic_body(model: str) -> bytes:
+    return json.dumps(
+        {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": model,
+            "content": [{"type": "text", "text": TEXT}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+            "usage": {
+                "input_tokens": 21,
+                "output_tokens": 4,
+                "cache_read_input_tokens": 8,
+                "cache_creation_input_tokens": 2,
+            },
+        }
+    ).encode()
+
+
+def openai_events(model: str, ask: dict) -> list[bytes]:
+    def chunk(delta: dict, finish=None, **more) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        body = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": model,
+            "choices": [choice],
+        }
+        return b"data: " + json.dumps(body | more).encode() + b"\n\n"
+
+    events = [chunk({"role": "assistant", "content": ""}), *[chunk({"content": word}) for word in WORDS]]
+    events.append(chunk({}, "stop"))
+    if (ask.get("stream_options") or {}).get("include_usage"):
+        usage = {"prompt_tokens": 21, "completion_tokens": 4, "total_tokens": 25}
+        events.append(chunk({}, choices=[], usage=usage))
+    return [*events, b"data: [DONE]\n\n"]
+
+
+def anthropic_events(model: str) -> list[bytes]:
+    def event(kind: str, **body) -> bytes:
+        return f"event: {kind}\ndata: {json.dumps({'type': kind, **body})}\n\n".encode()
+
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": 21, "output_tokens": 1},
+    }
+    return [
+        event("message_start", message=message),
+        event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        *[event("content_block_delta", index=0, delta={"type": "text_delta", "text": word}) for word in WORDS],
+        event("content_block_stop", index=0),
+        event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 4}),
+        event("message_stop"),
+    ]

@@ -1,0 +1,151 @@
+"""Holds what a dataset may and may not hold, and that workloads are found without anybody naming them."""
+
+from datetime import timedelta
+
+import pytest
+
+from ingestion.core.calls import Arm
+from ingestion.curate import UnableToCurate, curate, curation_due, open_example
+from ingestion.discover import discover_workloads
+from ingestion.models import Call, Dataset, Example, Workload
+from tenants.models import ProviderCredential
+from tenants.provision import data_key_in_force, state_stance
+from tenants.scope import acting_for
+from tests.ingestion.makers import log_calls, query_of
+
+
+@pytest.fixture
+def found(company, now, settings):
+    """A workload with 300 answered calls that is worth a student."""
+    settings.MIN_PAIRS = 200
+    log_calls(company.id, 300, now=now + timedelta(days=1))
+    discover_workloads(company.id, now=now + timedelta(days=1))
+    with acting_for(company.id):
+        return Workload.objects.get()
+
+
+def test_a_habit_in_the_traffic_becomes_a_named_workload_that_claims_its_calls(company, found):
+    assert (found.kind, found.verdict) == ("label", "suitable")
+    assert found.slug and found.name
+    with acting_for(company.id):
+        assert Call.objects.filter(workload_id=found.id).count() == 300
+
+
+def test_discovering_twice_makes_one_workload(company, found, now):
+    assert discover_workloads(company.id, now=now) == 0
+    with acting_for(company.id):
+        assert Workload.objects.count() == 1
+
+
+def test_a_few_calls_of_one_shape_are_not_a_workload_yet(company, now):
+    log_calls(company.id, 20, now=now)
+    assert discover_workloads(company.id, now=now) == 0
+
+
+def test_too_few_calls_get_a_verdict_that_says_how_many_are_missing(company, now, settings):
+    settings.MIN_PAIRS = 500
+    log_calls(company.id, 60, now=now + timedelta(days=1))
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    assert workload.verdict == "not_yet"
+    assert "440 more" in workload.verdict_reasons[0]
+
+
+def test_a_dataset_is_split_by_time_with_no_query_on_two_sides(company, found, now):
+    dataset = curate(company.id, found.id, now=now)
+    with acting_for(company.id):
+        key = data_key_in_force()
+        by_split = {}
+        for example in Example.objects.filter(dataset=dataset):
+            by_split.setdefault(example.split, []).append((example.at, example.cluster, open_example(example, key)))
+    assert set(by_split) == {"train", "tuning", "calibration"}
+    newest_train = max(at for at, _, _ in by_split["train"])
+    assert newest_train < min(at for at, _, _ in by_split["calibration"])
+    clusters = [{cluster for _, cluster, _ in rows} for rows in by_split.values()]
+    assert not (clusters[0] & clusters[1] | clusters[0] & clusters[2] | clusters[1] & clusters[2])
+    assert dataset.labels == {"other": "other", "parcel": "parcel", "refund": "refund"}
+    assert dataset.status == Dataset.Status.FROZEN and len(dataset.content_hash) == 64
+
+
+def test_every_pair_left_out_is_counted_with_its_reason(company, found, now):
+    later = now + timedelta(days=2)
+    log_calls(company.id, 5, now=later, start=1000, finish="length", workload_id=str(found.id))
+    log_calls(company.id, 3, now=later, start=2000, status=500, workload_id=str(found.id))
+    two_answers = {"pair": lambda n: (query_of(6000)[0], f"answer {n}"), "workload_id": str(found.id)}
+    log_calls(company.id, 2, now=later, start=3000, **two_answers)
+    dataset = curate(company.id, found.id, now=later)
+    assert dataset.left_out["truncated"] == 5
+    assert dataset.left_out["no_whole_answer"] == 3
+    assert dataset.left_out["contradiction"] == 2
+
+
+def test_forbidden_pairs_never_enter_a_dataset(company, found, now):
+    with acting_for(company.id):
+        state_stance(ProviderCredential.objects.get(provider="openai"), stance="forbidden", actor="test", now=now)
+    with pytest.raises(UnableToCurate):
+        curate(company.id, found.id, now=now)
+    with acting_for(company.id):
+        assert Example.objects.count() == 0
+
+
+def test_pairs_from_before_a_stance_was_stated_stay_out(company, now, settings):
+    settings.MIN_PAIRS = 100
+    log_calls(company.id, 150, now=now - timedelta(days=1))
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    with pytest.raises(UnableToCurate) as refusal:
+        curate(company.id, workload.id, now=now)
+    assert refusal.value.missing == 80
+
+
+def test_deferred_calls_train_but_never_tune_or_calibrate(company, found, now):
+    later = now + timedelta(days=2)
+    deferred = log_calls(company.id, 50, now=later, start=5000, arm=Arm.FALLBACK, workload_id=str(found.id))
+    dataset = curate(company.id, found.id, now=later)
+    with acting_for(company.id):
+        ids = [record.id for record in deferred]
+        splits = set(Example.objects.filter(dataset=dataset, call_id__in=ids).values_list("split", flat=True))
+    assert splits == {"train"}
+
+
+def test_personal_data_is_masked_in_what_the_weights_see(company, now, settings):
+    settings.MIN_PAIRS = 100
+    log_calls(
+        company.id,
+        200,
+        now=now + timedelta(days=1),
+        pair=lambda n: (f"{query_of(n)[0]}, write to person{n}@mail.example", query_of(n)[1]),
+    )
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    dataset = curate(company.id, workload.id, now=now + timedelta(days=1))
+    with acting_for(company.id):
+        key = data_key_in_force()
+        texts = {
+            split: [open_example(row, key)[0] for row in Example.objects.filter(dataset=dataset, split=split)]
+            for split in ("train", "calibration")
+        }
+    assert not any("@mail.example" in text for text in texts["train"])
+    assert all("@mail.example" in text for text in texts["calibration"])
+    assert dataset.redactions >= len(texts["train"])
+
+
+def test_a_new_version_waits_for_enough_new_pairs(company, found, now):
+    assert curation_due(company.id) == [found.id]
+    curate(company.id, found.id, now=now)
+    assert curation_due(company.id) == []
+    log_calls(company.id, 160, now=now + timedelta(days=2), start=9000)
+    discover_workloads(company.id, now=now)
+    assert curation_due(company.id) == [found.id]
+    assert curate(company.id, found.id, now=now + timedelta(days=2)).version == 2
+
+
+def test_a_rival_cannot_curate_or_read_the_company_s_workload(rival, company, found, now):
+    with pytest.raises(Workload.DoesNotExist):
+        curate(rival.id, found.id, now=now)
+    curate(company.id, found.id, now=now)
+    with acting_for(rival.id):
+        assert Workload.objects.count() == Dataset.objects.count() == Example.objects.count() == 0

@@ -1,0 +1,63 @@
+"""Holds that the log loses nothing, doubles nothing, and lets one bad record hurt nobody."""
+
+import msgspec
+import pytest
+
+from ingestion.models import Call, ParkedRecord, Payload
+from ingestion.payloads import UnableToReadPair, read_pair
+from ingestion.store import store_calls
+from tenants.provision import data_key_in_force
+from tenants.scope import acting_for
+from tests.ingestion.makers import log_calls, record_of
+
+
+def free(record):
+    return None
+
+
+def test_a_batch_stored_twice_is_in_the_log_once(company, now):
+    records = log_calls(company.id, 30, now=now)
+    assert store_calls(records, price=free, now=now) == 0
+    with acting_for(company.id):
+        assert Call.objects.count() == Payload.objects.count() == 30
+
+
+def test_what_was_asked_and_answered_can_be_read_back_by_its_tenant_alone(company, rival, now):
+    log_calls(company.id, 1, now=now)
+    with acting_for(company.id):
+        call, payload = Call.objects.get(), Payload.objects.get()
+        pair = read_pair(call, payload, data_key_in_force())
+        assert pair.ask.messages[-1].text.startswith("when does pallet")
+        assert pair.answer.text == "parcel"
+    with acting_for(rival.id):
+        assert Call.objects.count() == Payload.objects.count() == 0
+        with pytest.raises(UnableToReadPair):
+            read_pair(call, payload, data_key_in_force())
+
+
+def test_a_record_that_cannot_be_stored_is_parked_and_its_neighbours_are_not(company, now):
+    with acting_for(company.id):
+        good = [record_of(company.id, f"query {n}", "parcel", at=now) for n in range(3)]
+    bad = msgspec.structs.replace(good[1], id="not-a-uuid")
+    assert store_calls([good[0], bad, good[2]], price=free, now=now) == 1
+    with acting_for(company.id):
+        assert Call.objects.count() == 2
+    parked = ParkedRecord.objects.get()
+    assert b"query 1" not in bytes(parked.record)
+
+
+def test_a_record_of_an_unknown_tenant_is_parked(company, rival, now):
+    with acting_for(company.id):
+        record = record_of(company.id, "q", "parcel", at=now)
+    stranger = msgspec.structs.replace(record, tenant_id="00000000-0000-7000-8000-000000000000")
+    assert store_calls([stranger, record], price=free, now=now) == 1
+    with acting_for(company.id):
+        assert Call.objects.count() == 1
+
+
+def test_odd_characters_in_facts_do_not_stop_a_call_from_being_stored(company, now):
+    with acting_for(company.id):
+        record = record_of(company.id, "q", "parcel", at=now, asked_model="gpt\x00" + "x" * 500)
+    assert store_calls([record], price=free, now=now) == 0
+    with acting_for(company.id):
+        assert Call.objects.get().asked_model == ("gpt" + "x" * 500)[:120]

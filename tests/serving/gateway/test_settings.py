@@ -1,0 +1,31 @@
+"""A gateway with a bad setting does not start, and says which it is without showing it."""
+
+import pytest
+
+from serving.gateway.settings import UnableToStart, read_settings
+
+GOOD = {"SNAPSHOT_FILE": "/run/s", "SPOOL_DIR": "/run/spool", "SECRET_KEY": "k" * 50}
+
+
+def test_what_is_not_set_has_its_documented_default():
+    settings = read_settings(GOOD)
+    assert (settings.port, settings.max_body_bytes, settings.student_timeout) == (8787, 10_000_000, 3.0)
+    assert "k" * 50 not in repr(settings) and str(settings.snapshot_key) not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_KEY", "k3y"),
+        ("SECRET_KEY", ""),
+        ("GATEWAY_PORT", "http"),
+        ("GATEWAY_PORT", "70000"),
+        ("MAX_BODY_BYTES", "nan"),
+        ("STUDENT_TIMEOUT_S", "-1"),
+        ("TEACHER_TIMEOUT_S", "inf"),
+    ],
+)
+def test_a_bad_value_is_named_and_not_shown(name, value):
+    with pytest.raises(UnableToStart, match=name) as refused:
+        read_settings(GOOD | {name: value})
+    assert not value or value not in str(refused.value)

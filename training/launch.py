@@ -1,0 +1,209 @@
+"""Queues, claims and carries out training runs: from a frozen dataset to a candidate adapter in the artifact store.
+
+The row is the truth. A run is claimed with a new fencing token and a lease that heartbeats prolong; a worker that lost
+its lease cannot write any more, and the next holder goes on from the last checkpoint.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.conf import settings
+from django.db import IntegrityError
+
+from ingestion.core.calls import Kind
+from ingestion.core.split import Split
+from ingestion.curate import open_example
+from ingestion.models import Dataset, Example
+from tenants.events import record_event
+from tenants.models import tenant_ids
+from tenants.provision import data_key_in_force
+from tenants.scope import acting_for
+from training.artifacts import put_artifact
+from training.lora.artifact import Manifest, read_manifest
+from training.lora.spec import RunSpec
+from training.models import Adapter, TrainingRun
+from training.runner import TrainingStopped, UnableToTrain, run_trainer
+
+log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+Clock = Callable[[], datetime]
+
+
+def queue_runs(tenant_id: UUID, *, now: datetime) -> int:
+    """Queue a run for each workload's newest dataset that has had none. Safe to run twice at once."""
+    queued = 0
+    with acting_for(tenant_id):
+        tried = set(TrainingRun.objects.values_list("dataset_id", flat=True))
+        newest = Dataset.objects.filter(status=Dataset.Status.FROZEN).order_by("workload_id", "-version")
+        datasets = list(newest.distinct("workload_id"))
+    for dataset in datasets:
+        if dataset.id not in tried:
+            queued += queue_run(dataset, rung=_rung_for(dataset), now=now) is not None
+    return queued
+
+
+def queue_run(dataset: Dataset, *, rung: str, now: datetime) -> TrainingRun | None:
+    """Queue one run; None if one of this dataset and rung is open already."""
+    try:
+        with acting_for(dataset.tenant_id):
+            run = TrainingRun.objects.create(dataset=dataset, rung=rung, created_at=now, currency=settings.CURRENCY)
+            record_event("run.queued", now=now, subject_id=run.id, dataset=str(dataset.id), rung=rung)
+            return run
+    except IntegrityError:
+        return None
+
+
+def runs_due(now: datetime) -> list[tuple[UUID, UUID]]:
+    """(tenant, run) of every run that is queued, or whose holder has not been heard of since its lease ran out."""
+    free = TrainingRun.across_tenants.filter(status=TrainingRun.Status.QUEUED) | TrainingRun.across_tenants.filter(
+        status=TrainingRun.Status.RUNNING, lease_until__lt=now
+    )
+    active = set(tenant_ids())
+    return [(tenant, run) for tenant, run in free.values_list("tenant_id", "id") if tenant in active]
+
+
+def carry_out(tenant_id: UUID, run_id: UUID, *, clock: Clock) -> bool:
+    """Claim a run and carry it out; False if another worker has it. Failures are recorded on the run."""
+    lease = timedelta(seconds=settings.LEASE_SECONDS)
+    with acting_for(tenant_id):
+        run = TrainingRun.objects.select_related("dataset", "dataset__workload").get(id=run_id)
+        token = run.claim(clock(), lease=lease)
+        if token is None:
+            return False
+        if run.attempts >= MAX_ATTEMPTS:
+            run.finish(clock(), token=token, to=TrainingRun.Status.FAILED, error="given up after three attempts")
+            return False
+    folder = Path(settings.RUNS_DIR) / str(run.id)
+    try:
+        _carry_out(run, token, folder, lease, clock)
+    except TrainingStopped:
+        _close_stopped(run, token, clock())
+    except UnableToTrain as error:
+        _fail(run, token, str(error), clock())
+    _tidy(run, folder)
+    return True
+
+
+def _carry_out(run: TrainingRun, token: int, folder: Path, lease: timedelta, clock: Clock) -> None:
+    started = clock()
+    spec = _write_spec(run, token, folder)
+
+    def on_beat(progress: dict[str, Any]) -> bool:
+        with acting_for(run.tenant_id):
+            return run.beat(clock(), token=token, lease=lease, progress=progress)
+
+    metrics = run_trainer(folder / f"spec-{token}.json", every=settings.LEASE_SECONDS / 4, on_beat=on_beat)
+    manifest = read_manifest(Path(spec.out))
+    key = f"{run.tenant_id}/{spec.adapter}"
+    checksum = put_artifact(Path(spec.out), key=key)
+    finished = clock()
+    seconds = (finished - started).total_seconds() + run.seconds
+    cost = (Decimal(str(seconds)) * settings.TRAINER_HOURLY_COST / 3600).quantize(Decimal("1e-10"))
+    with acting_for(run.tenant_id):
+        closed = run.finish(
+            finished, token=token, to=TrainingRun.Status.SUCCEEDED, metrics=metrics, seconds=seconds, cost=cost
+        )
+        if closed:
+            _make_adapter(run, spec, manifest, key=key, checksum=checksum, now=finished)
+
+
+def _tidy(run: TrainingRun, folder: Path) -> None:
+    """The tenant's text lies on this disk only while the run is open."""
+    with acting_for(run.tenant_id):
+        is_open = TrainingRun.objects.filter(id=run.id, status__in=TrainingRun.OPEN).exists()
+    if not is_open:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
+    """The run's folder is private to this user: it holds the tenant's text while the trainer reads it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data = folder / "data.jsonl"  # one name for all attempts, or a restarted run would not know its checkpoints
+    _export(run.dataset, folder / f"data-{token}.unfinished")
+    (folder / f"data-{token}.unfinished").replace(data)
+    dataset, workload = run.dataset, run.dataset.workload
+    spec = RunSpec(
+        rung=run.rung,
+        kind=Kind(dataset.kind),
+        encoder_model=settings.ENCODER_MODEL,
+        base_model=settings.BASE_MODEL if run.rung == "lora" else "",
+        data=str(data),
+        out=str(folder / f"artifact-{token}"),
+        checkpoint_dir=str(folder / "checkpoints"),
+        adapter=adapter_name(run),
+        marker=workload.slug,
+        labels=tuple(sorted(dataset.labels)),
+        rank=settings.LORA_RANK,
+        alpha=2.0 * settings.LORA_RANK,
+        lr=settings.LORA_LEARNING_RATE,
+        epochs=settings.LORA_EPOCHS,
+        fencing_token=token,
+        parent_pid=os.getpid(),
+        dataset_hash=dataset.content_hash,
+        policy=", ".join(sorted(dataset.stances)),
+        licence=settings.BASE_MODEL_LICENCE if run.rung == "lora" else "",
+    )
+    (folder / f"spec-{token}.json").write_bytes(msgspec.json.encode(spec))
+    return spec
+
+
+def _export(dataset: Dataset, path: Path) -> None:
+    with (
+        acting_for(dataset.tenant_id),
+        os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out,
+    ):
+        data_key = data_key_in_force()
+        splits = [Split.TRAIN, Split.TUNING]  # calibration never comes near the trainer
+        for example in Example.objects.filter(dataset=dataset, split__in=splits).order_by("at", "id").iterator():
+            query, answer = open_example(example, data_key)
+            out.write(msgspec.json.encode({"query": query, "answer": answer, "split": example.split}) + b"\n")
+
+
+def adapter_name(run: TrainingRun) -> str:
+    """Immutable and never used again: replicas cache by name."""
+    return f"{run.dataset.workload.slug}-v{run.dataset.version}-{run.rung}-{run.id.hex[:12]}"
+
+
+def _make_adapter(
+    run: TrainingRun, spec: RunSpec, manifest: Manifest, *, key: str, checksum: str, now: datetime
+) -> Adapter:
+    adapter = Adapter.objects.create(
+        run=run,
+        workload=run.dataset.workload,
+        dataset=run.dataset,
+        name=spec.adapter,
+        rung=run.rung,
+        artifact_key=key,
+        checksum=checksum,
+        card=msgspec.to_builtins(manifest),
+        created_at=now,
+    )
+    record_event("adapter.candidate", now=now, subject_id=adapter.id, name=adapter.name, checksum=checksum)
+    return adapter
+
+
+def _close_stopped(run: TrainingRun, token: int, now: datetime) -> None:
+    """Cancelled by a person, or taken over by another worker, whose business it then is."""
+    with acting_for(run.tenant_id):
+        if TrainingRun.objects.filter(id=run.id, cancel_requested=True).exists():
+            run.finish(now, token=token, to=TrainingRun.Status.CANCELLED)
+
+
+def _fail(run: TrainingRun, token: int, error: str, now: datetime) -> None:
+    log.warning("training run %s failed", run.id)
+    with acting_for(run.tenant_id):
+        run.finish(now, token=token, to=TrainingRun.Status.FAILED, error=error[:300])
+
+
+def _rung_for(dataset: Dataset) -> str:
+    """The preferred rung where it can do the kind: a head knows labels only."""
+    return settings.PREFERRED_RUNG if dataset.kind == Kind.LABEL else "lora"

@@ -1,0 +1,41 @@
+"""Finds the adapters that learnt from a person who was erased since: their weights may still know what the rows do not.
+
+Marking is all that happens here. The event is what a tenant sees and decides on; the next dataset version no longer
+holds the person, and the adapter made of it takes over.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Q
+
+from tenants.events import record_event
+from tenants.models import Event
+from tenants.scope import acting_for
+from training.models import Adapter
+
+ERASED, TAINTED = "subject.erased", "adapter.tainted"
+
+
+def taint_due(tenant_id: UUID, *, now: datetime) -> list[UUID]:
+    """Mark the adapters of every erasure in a tenant's log that are not marked yet; gives their ids."""
+    marked: list[UUID] = []
+    with acting_for(tenant_id):
+        for event in Event.objects.filter(kind=ERASED).order_by("at"):
+            dataset_ids = [UUID(found) for found in event.data.get("datasets", [])]
+            marked += taint_adapters(dataset_ids, erased_at=event.at, now=now)
+    return marked
+
+
+def taint_adapters(dataset_ids: Collection[UUID], *, erased_at: datetime, now: datetime) -> list[UUID]:
+    """Mark, once each, the adapters whose run began before the rows were gone. A later run never read them."""
+    if not dataset_ids:
+        return []
+    read_them = Q(run__started_at=None) | Q(run__started_at__lte=erased_at)
+    trained = Adapter.objects.filter(read_them, dataset_id__in=list(dataset_ids)).order_by("created_at")
+    known = set(Event.objects.filter(kind=TAINTED).values_list("subject_id", flat=True))
+    fresh = [adapter for adapter in trained if str(adapter.id) not in known]
+    for adapter in fresh:
+        record_event(TAINTED, now=now, subject_id=adapter.id, name=adapter.name, dataset=str(adapter.dataset_id))
+    return [adapter.id for adapter in fresh]

@@ -1,0 +1,29 @@
+"""What the broker may wake the trainer for."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from celery import shared_task
+
+from tenants.models import tenant_ids
+from training import launch
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@shared_task(ignore_result=True)
+def training_due(**_: Any) -> None:
+    """Queue runs for new datasets, and wake a trainer for each run that is free."""
+    for tenant_id in tenant_ids():
+        launch.queue_runs(tenant_id, now=_now())
+    for tenant_id, run_id in launch.runs_due(_now()):
+        train.delay(tenant_id=str(tenant_id), run_id=str(run_id))
+
+
+@shared_task(ignore_result=True, acks_late=True, reject_on_worker_lost=True)
+def train(*, tenant_id: str, run_id: str, **_: Any) -> None:
+    """Carry out one run, if it is still free."""
+    launch.carry_out(UUID(tenant_id), UUID(run_id), clock=_now)
