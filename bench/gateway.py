@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -154,7 +154,7 @@ async def load(*, connections: int, stream: bool, seconds: float) -> list[float]
     until = time.perf_counter() + seconds
     loop = asyncio.get_running_loop()
     request = make_request(stream=stream)
-    make: Callable[[], Caller] = lambda: Caller(request, stream=stream, until=until, took=took)  # noqa: E731
+    make = partial(Caller, request, stream=stream, until=until, took=took)
     made = [await loop.create_connection(make, "127.0.0.1", PORTS["gateway"]) for _ in range(connections)]
     await asyncio.gather(*(caller.done for _, caller in made))
     return took

@@ -125,14 +125,13 @@ def _new(rollout: Rollout, call: Call, kind: str, now: datetime) -> Audit:
 
 def _claim_lost(rollout: Rollout, now: datetime) -> list[Audit]:
     """Claim audits whose worker was lost, one by one, by compare-and-set."""
-    lost = Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED, claimed_until__lt=now)[:BATCH]
-    return [
-        one
-        for one in lost
-        if Audit.objects.filter(id=one.id, claimed_until=one.claimed_until).update(
-            claimed_until=now + LEASE, attempts=one.attempts + 1
-        )
-    ]
+    claimed = []
+    for one in Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED, claimed_until__lt=now)[:BATCH]:
+        mine = Audit.objects.filter(id=one.id, claimed_until=one.claimed_until)
+        if mine.update(claimed_until=now + LEASE, attempts=one.attempts + 1):
+            one.attempts += 1
+            claimed.append(one)
+    return claimed
 
 
 def _setting(rollout: Rollout) -> Setting:

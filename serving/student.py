@@ -95,8 +95,7 @@ async def draft(
 
     Raises UnableToDraft when a replica is down, late, without the adapter, or answers something else.
     """
-    if any(token in query for token in spec.control_tokens):
-        raise UnableToDraft("control_tokens")
+    _refuse_control_tokens(spec, query)
     started = time.perf_counter()
     try:
         async with asyncio.timeout(timeout):
@@ -118,16 +117,20 @@ async def complete(
 ) -> str | None:
     """The canonical answer of vLLM alone, without evidence: how an evaluation asks the untrained base.
 
-    None where the answer is not of the kind. Raises UnableToDraft.
+    None where the answer is not of the kind or was cut off. `timeout` is seconds. Raises UnableToDraft like `draft`.
     """
+    _refuse_control_tokens(spec, query)
     try:
         async with asyncio.timeout(timeout):
             completion = await _complete(spec, query, http=http, url=vllm_url, salt=salt)
     except TimeoutError as error:
         raise UnableToDraft("timeout") from error
-    if not completion.choices or completion.choices[0].finish_reason != "stop":
-        return None
-    return canonical(Kind(spec.kind), _as_answer(Kind(spec.kind), completion.choices[0].text))
+    return _read_answer(Kind(spec.kind), _only_choice(completion))
+
+
+def _refuse_control_tokens(spec: StudentSpec, query: str) -> None:
+    if any(token in query for token in spec.control_tokens):
+        raise UnableToDraft("control_tokens")
 
 
 async def _both(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
@@ -215,11 +218,8 @@ def _read_head(decision: Decision) -> Draft:
 
 
 def _read_lora(spec: StudentSpec, decision: Decision, completion: Completion) -> Draft:
-    if not completion.choices:
-        raise UnableToDraft("malformed")
-    choice, kind = completion.choices[0], Kind(spec.kind)
-    whole = choice.finish_reason == "stop"  # a truncated answer is none, however sure its tokens are
-    answer = canonical(kind, _as_answer(kind, choice.text)) if whole else None
+    choice, kind = _only_choice(completion), Kind(spec.kind)
+    answer = _read_answer(kind, choice)
     if answer is None:
         evidence = NO_EVIDENCE
     elif kind is Kind.LABEL:
@@ -232,6 +232,17 @@ def _read_lora(spec: StudentSpec, decision: Decision, completion: Completion) ->
         input_tokens=completion.usage.prompt_tokens,
         output_tokens=completion.usage.completion_tokens,
     )
+
+
+def _only_choice(completion: Completion) -> Choice:
+    if not completion.choices:
+        raise UnableToDraft("malformed")
+    return completion.choices[0]
+
+
+def _read_answer(kind: Kind, choice: Choice) -> str | None:
+    """The canonical answer; a truncated one is none, however sure its tokens are."""
+    return canonical(kind, _as_answer(kind, choice.text)) if choice.finish_reason == "stop" else None
 
 
 def _as_answer(kind: Kind, text: str) -> Answer:

@@ -40,7 +40,7 @@ def run_trainer(spec: Path, *, every: float, on_beat: Callable[[dict[str, Any]],
     if closing is None:
         raise TrainingStopped
     if process.returncode != 0 or closing.get("event") != "done":
-        raise UnableToTrain(str(closing.get("error") or f"the trainer exited with {process.returncode}")[:300])
+        raise UnableToTrain(str(closing.get("message") or f"the trainer exited with {process.returncode}")[:300])
     return closing
 
 

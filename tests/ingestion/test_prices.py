@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from io import StringIO
 
 import pytest
 from django.core.management import call_command
@@ -69,7 +70,7 @@ def test_seeding_twice_opens_nothing(database):
     today = datetime.now(UTC)
     seed_prices(today)
     before = Price.objects.count()
-    call_command("seed_prices", verbosity=0, stdout=open("/dev/null", "w"))  # noqa: SIM115
+    call_command("seed_prices", stdout=StringIO())
     assert seed_prices(today + timedelta(days=1)) == 0
     assert Price.objects.count() == before
 

@@ -11,7 +11,7 @@ import pytest
 from ingestion.core.calls import Kind
 from ingestion.core.templates import Template
 from serving.core.gates import Draft, Rung, StudentSpec
-from serving.student import Logprobs, UnableToDraft, draft, tokens_by_leaf
+from serving.student import Logprobs, UnableToDraft, complete, draft, tokens_by_leaf
 from tests.fakes.encoder import Encoder, decision
 from tests.fakes.replica import Replica, completion
 from tests.fakes.serve import Served
@@ -114,6 +114,19 @@ def test_what_ails_the_engine_has_one_word(fault, reason):
     with pytest.raises(UnableToDraft) as failed:
         ask(spec(), said=completion([("late", 0.0)]) if fault else None, fault=fault)
     assert failed.value.reason == reason
+
+
+def test_the_engines_bare_answer_is_canonical_and_a_truncated_one_is_none():
+    replica = Replica({"a-1": completion([("La", -0.1), ("te.", -0.1)])})
+
+    async def go(url: str) -> str | None:
+        async with aiohttp.ClientSession() as http:
+            return await complete(spec(), "q", http=http, vllm_url=url, salt="s", timeout=5)
+
+    with Served(replica) as engine:
+        assert asyncio.run(go(engine.url)) == "late"
+        replica.completions["a-1"] = completion([("La", -0.1)], finish="length")
+        assert asyncio.run(go(engine.url)) is None
 
 
 def test_a_late_engine_is_given_up_in_time():

@@ -188,7 +188,7 @@ def test_an_endpoint_gets_the_kinds_it_asked_for_and_nothing_from_before_it_was_
             happen(company, kind, now=clock + timedelta(seconds=2))
         send_all(clock + timedelta(seconds=3))
     assert kinds_sent(receiver) == ["run.failed"]
-    assert kinds_sent(everything) == ["run.failed", "run.succeeded"]
+    assert kinds_sent(everything) == ["endpoint.created", "run.failed", "run.succeeded"]
 
 
 def test_fanning_out_twice_makes_no_second_delivery(company, clock):

@@ -45,7 +45,6 @@ from training.lora.data import (
 )
 from training.lora.embed import Embedder
 from training.lora.head import UnableToFitHead, fit_head
-from training.lora.lowrank import fuse_low_rank
 from training.lora.spec import RunSpec, UnableToReadSpec, read_spec
 from training.lora.tether import UnableToTether, die_with_parent
 
@@ -172,8 +171,6 @@ def load_base(spec: RunSpec) -> Trainee:
     base: Any = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=dtype)
     config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base.to(device), config)
-    if device.type == "cpu":
-        fuse_low_rank(model)
     parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=spec.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
     return Trainee(model.train(), optimizer, parameters, device)

@@ -1,0 +1,39 @@
+# Everything a person runs. `make` alone says what there is.
+PYTHON ?= python3.11
+PY := .venv/bin/python
+ARGS ?=
+
+.PHONY: help install demo up test sure bench replay lock
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+install: ## make .venv from the lock file
+	@$(PYTHON) deploy/install.py
+
+demo: install ## watch the whole product work; EXIT=1 stops at the end, FULL=1 trains all four workloads
+	@$(PY) -m demo $(if $(EXIT),--exit) $(if $(FULL),--full)
+
+up: install ## start every process on this machine
+	@$(PY) manage.py up
+
+test: install ## all tests, on real PostgreSQL, Valkey, Celery, HTTP and vLLM
+	@$(PY) -m pytest $(ARGS)
+
+sure: install ## what CI runs besides the tests: format, lint, types, layers, migrations, deploy check, audit
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy .
+	@.venv/bin/lint-imports
+	@$(PY) manage.py makemigrations --check --dry-run
+	@PRODUCTION=1 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') $(PY) manage.py check --deploy --fail-level WARNING
+	@$(PY) deploy/audit.py
+
+replay: install ## FILE=… ARGS="--alpha 0.05 --delta 0.1 --student head"
+	@$(PY) manage.py replay $(FILE) $(ARGS)
+
+bench: install ## speed and memory, measured side by side
+	@$(PY) -m bench.gateway
+
+lock: install ## resolve pyproject.toml into requirements.lock again
+	@$(PY) deploy/lock.py

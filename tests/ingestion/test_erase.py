@@ -1,0 +1,206 @@
+"""Holds that an erased person is gone from bodies, examples and facts, stays gone, and that nobody else loses a row."""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from ingestion.core.calls import CallRecord, body_context
+from ingestion.erase import UnableToErase, erase_subject, hash_subject, held_calls, is_erased
+from ingestion.models import Call, Dataset, ErasedSubject, Example, ParkedRecord, Payload, Workload
+from ingestion.store import store_calls
+from tenants.core.sealing import seal
+from tenants.data_keys import purpose_key
+from tenants.models import Event
+from tenants.provision import data_key_in_force
+from tenants.scope import NoTenantInForce, acting_for
+
+ANNA, BORIS = "anna@customer.example", "boris@customer.example"
+
+
+def record(company, subject: str, *, call_id: UUID | None = None, now) -> CallRecord:
+    """A spool record as a gateway writes it."""
+    with acting_for(company.id):
+        data_key = data_key_in_force()
+    found = str(call_id or uuid4())
+    bodies = {
+        column: seal(data_key, b"{}", context=body_context(found, str(company.id), column))
+        for column in ("request", "response")
+    }
+    return CallRecord(
+        id=found,
+        tenant_id=str(company.id),
+        key_id=str(company.key.id),
+        at=now.timestamp(),
+        dialect="openai",
+        asked_model="gpt-4o-mini",
+        subject_hmac=hash_subject(purpose_key(data_key, "subjects"), subject) if subject else "",
+        request_sealed=bodies["request"],
+        response_sealed=bodies["response"],
+    )
+
+
+def store(*records: CallRecord, now) -> list[UUID]:
+    assert store_calls(records, price=lambda _: None, now=now) == 0
+    return [UUID(found.id) for found in records]
+
+
+def make_dataset(company, call_ids, *, now) -> Dataset:
+    with acting_for(company.id):
+        workload, _ = Workload.objects.get_or_create(
+            slug="routing",
+            tenant_id=company.id,
+            defaults={
+                "name": "Routing",
+                "kind": "label",
+                "dialect": "openai",
+                "asked_model": "m",
+                "found_at": now,
+                "looked_at": now,
+            },
+        )
+        version = Dataset.objects.count() + 1
+        dataset = Dataset.objects.create(workload=workload, version=version, kind="label", created_at=now)
+        for call_id in call_ids:
+            Example.objects.create(
+                dataset=dataset,
+                call_id=call_id,
+                at=now,
+                split="train",
+                cluster=0,
+                provider="openai",
+                stance="allowed",
+                query_sealed=b"x",
+                answer_sealed=b"x",
+            )
+    return dataset
+
+
+def erase(company, subject, *, now):
+    with acting_for(company.id):
+        return erase_subject(subject, actor="test", now=now)
+
+
+def held(company) -> tuple[int, int, int]:
+    """Payloads, examples, and calls that still name a subject."""
+    with acting_for(company.id):
+        return Payload.objects.count(), Example.objects.count(), Call.objects.exclude(subject_hmac="").count()
+
+
+def test_everything_of_the_person_goes_and_everything_of_others_stays(company, now):
+    anna = store(record(company, ANNA, now=now), record(company, ANNA, now=now), now=now)
+    boris = store(record(company, BORIS, now=now), now=now)
+    nobody = store(record(company, "", now=now), now=now)
+    dataset = make_dataset(company, [*anna, *boris, *nobody], now=now)
+    other = make_dataset(company, boris, now=now)
+
+    erasure = erase(company, ANNA, now=now)
+
+    assert (erasure.calls, erasure.payloads, erasure.examples, erasure.is_new) == (2, 2, 2, True)
+    assert erasure.dataset_ids == (dataset.id,)
+    assert other.id not in erasure.dataset_ids
+    assert held(company) == (2, 3, 1)
+    with acting_for(company.id):
+        assert Call.objects.count() == 4  # the facts of the calls stay: what they cost is not the person's
+        assert set(Payload.objects.values_list("call_id", flat=True)) == {*boris, *nobody}
+
+
+def test_the_log_says_what_was_erased_and_not_whose(company, now):
+    dataset = make_dataset(company, store(record(company, ANNA, now=now), now=now), now=now)
+    erase(company, ANNA, now=now)
+    with acting_for(company.id):
+        event = Event.objects.get(kind="subject.erased")
+    assert event.data == {"calls": 1, "payloads": 1, "examples": 1, "parked": 0, "datasets": [str(dataset.id)]}
+    assert event.subject_id == ""
+
+
+def test_erasing_twice_is_the_same_as_erasing_once(company, now):
+    store(record(company, ANNA, now=now), now=now)
+    erase(company, ANNA, now=now)
+    again = erase(company, ANNA, now=now + timedelta(days=1))
+    assert (again.calls, again.payloads, again.examples, again.is_new) == (0, 0, 0, False)
+    with acting_for(company.id):
+        assert ErasedSubject.objects.get().erased_at == now
+        assert Event.objects.filter(kind="subject.erased").count() == 1
+
+
+def test_what_still_lay_in_a_spool_is_refused_where_it_is_written(company, now):
+    late = record(company, ANNA, now=now)
+    erase(company, ANNA, now=now)
+    store(late, record(company, BORIS, now=now), now=now)
+    assert held(company) == (1, 0, 1)
+
+
+def test_what_a_backup_brought_back_goes_with_the_next_erasure(company, now):
+    erase(company, ANNA, now=now)
+    back = record(company, ANNA, now=now)
+    with acting_for(company.id):
+        Call.objects.create(
+            id=UUID(back.id),
+            key_id=company.key.id,
+            at=now,
+            dialect="openai",
+            asked_model="m",
+            arm="teacher",
+            subject_hmac=back.subject_hmac,
+        )
+        Payload.objects.create(call_id=UUID(back.id), request_sealed=b"x")
+    assert erase(company, ANNA, now=now).payloads == 1
+    assert held(company) == (0, 0, 0)
+
+
+def test_a_parked_record_of_the_person_goes_too(company, rival, now):
+    for owner, subject in ((company, ANNA), (company, BORIS), (rival, ANNA)):
+        ParkedRecord.objects.create(
+            tenant_ref=str(owner.id),
+            reason="DataError",
+            parked_at=now,
+            record=msgspec.msgpack.encode(record(owner, subject, now=now)),
+        )
+    ParkedRecord.objects.create(tenant_ref=str(company.id), reason="DataError", parked_at=now, record=b"\xc1 torn")
+    assert erase(company, ANNA, now=now).parked == 1
+    assert ParkedRecord.objects.count() == 3
+
+
+def test_a_rivals_person_of_the_same_name_is_not_touched(company, rival, now):
+    store(record(company, ANNA, now=now), record(rival, ANNA, now=now), now=now)
+    erase(rival, ANNA, now=now)
+    assert held(company) == (1, 0, 1)
+    assert held(rival) == (0, 0, 0)
+    store(record(company, ANNA, now=now), now=now)
+    assert held(company) == (2, 0, 2)
+
+
+def test_tombstones_are_asked_for_by_hmac(company, now):
+    with acting_for(company.id):
+        key = purpose_key(data_key_in_force(), "subjects")
+        erase_subject(ANNA, actor="test", now=now)
+        hmacs = [hash_subject(key, ANNA), hash_subject(key, BORIS)]
+        assert is_erased(hmacs) == {hmacs[0]}
+        assert is_erased([]) == set()
+
+
+def test_calls_whose_bodies_are_gone_are_told_apart(company, now):
+    anna = store(record(company, ANNA, now=now), now=now)
+    boris = store(record(company, BORIS, now=now), now=now)
+    erase(company, ANNA, now=now)
+    with acting_for(company.id):
+        assert held_calls([*anna, *boris]) == set(boris)
+
+
+def test_no_subject_is_not_everybody(company, now):
+    store(record(company, "", now=now), now=now)
+    with pytest.raises(UnableToErase):
+        erase(company, "", now=now)
+    assert held(company) == (1, 0, 0)
+
+
+def test_a_subject_is_erased_for_one_tenant_and_never_for_none(company, now):
+    with pytest.raises(NoTenantInForce):
+        erase_subject(ANNA, actor="test", now=now)
+
+
+def test_a_subject_that_is_no_proper_text_can_be_erased(company, now):
+    store(record(company, "\ud800 odd\x00", now=now), now=now)
+    assert erase(company, "\ud800 odd\x00", now=now).payloads == 1

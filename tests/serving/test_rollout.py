@@ -1,0 +1,173 @@
+"""Holds when traffic moves to a student, who may stop it, and that it goes back by itself when audits say so."""
+
+from datetime import timedelta
+
+import pytest
+
+from ingestion.models import Workload
+from serving.certify_adapter import certificates_due, certify_adapter
+from serving.core import ramp
+from serving.models import Certificate, Deployment, Rollout
+from serving.rollout import approve, back_to_teacher, hold, move, resume, rollouts_due, start_rollouts, tally
+from tenants.models import Event, Tenant
+from tenants.scope import acting_for
+from tests.serving.makers import (
+    make_adapter,
+    make_audits,
+    make_deployment,
+    make_evaluation,
+    make_rollout,
+    make_workload,
+    rows_with,
+)
+from training.models import Adapter
+
+
+def reread(rollout: Rollout) -> Rollout:
+    with acting_for(rollout.tenant_id):
+        return Rollout.objects.select_related("deployment__adapter", "certificate", "workload").get(id=rollout.id)
+
+
+def events_of(tenant_id):
+    with acting_for(tenant_id):
+        return list(Event.objects.order_by("at").values_list("kind", flat=True))
+
+
+def judged(company, now, *, wrong, base=0.2, automatic=True):
+    with acting_for(company.id):
+        Tenant.objects.update(approval="automatic" if automatic else "ask_first")
+    deployment = make_deployment(make_adapter(make_workload(company.id, now), now), now)
+    evaluation = make_evaluation(deployment, now, rows_with(wrong), base=base)
+    return certify_adapter(company.id, evaluation.id, now=now)
+
+
+def test_a_student_sure_where_it_is_right_is_certified_and_goes_into_shadow(company, now):
+    certificate = judged(company, now, wrong=8)
+    assert certificate.certified and certificate.upper_bound <= 0.05 and certificate.coverage > 0.5
+    assert start_rollouts(company.id, now=now) == 1
+    with acting_for(company.id):
+        rollout = Rollout.objects.get()
+    assert (rollout.state, rollout.share) == ("shadow", 0.0)
+    assert start_rollouts(company.id, now=now) == 0
+
+
+def test_a_rejected_adapter_is_never_deployed_to_callers(company, now):
+    deployment = make_deployment(make_adapter(make_workload(company.id, now), now), now)
+    rows = rows_with(0, tuning=60, calibration=20)
+    evaluation = make_evaluation(deployment, now, rows)
+    assert certificates_due(company.id) == [evaluation.id]
+    certificate = certify_adapter(company.id, evaluation.id, now=now)
+    assert not certificate.certified and certificate.more_rows_needed > 0 and certificate.reason
+    assert start_rollouts(company.id, now=now) == 0
+    with acting_for(company.id):
+        assert Adapter.objects.get().status == "rejected"
+
+
+def test_a_student_no_better_than_the_base_is_not_deployed(company, now):
+    certificate = judged(company, now, wrong=5, base=0.99)
+    assert not certificate.certified and "base" in certificate.reason
+    assert start_rollouts(company.id, now=now) == 0
+
+
+def test_a_rollout_takes_each_step_on_a_hundred_new_audits(company, now):
+    rollout, seen = make_rollout(company.id, now), []
+    for step in range(1, 6):
+        at = now + timedelta(hours=step)
+        make_audits(reread(rollout), 99, at=at)
+        assert isinstance(move(company.id, rollout.id, now=at), ramp.Hold)
+        make_audits(reread(rollout), 1, at=at)
+        move(company.id, rollout.id, now=at + timedelta(minutes=1))
+        seen.append((reread(rollout).state, reread(rollout).share))
+    assert seen == [("canary", 0.05), ("ramping", 0.25), ("ramping", 0.5), ("full", 1.0), ("full", 1.0)]
+
+
+def test_without_approval_a_rollout_stays_in_shadow(company, now):
+    rollout = make_rollout(company.id, now, approved=False)
+    make_audits(rollout, 150, at=now)
+    move(company.id, rollout.id, now=now)
+    assert reread(rollout).state == "shadow"
+    with acting_for(company.id):
+        assert approve(reread(rollout), actor="user:1", now=now)
+        assert not approve(reread(rollout), actor="user:1", now=now)
+    move(company.id, rollout.id, now=now)
+    assert reread(rollout).state == "canary"
+
+
+def test_audits_that_refute_the_promise_give_everything_back_to_the_teacher(company, now):
+    rollout = make_rollout(company.id, now, state="full", share=1.0)
+    make_audits(rollout, 60, differing=15, at=now, kind="live")
+    assert isinstance(move(company.id, rollout.id, now=now), ramp.RollBack)
+    after = reread(rollout)
+    assert (after.state, after.share) == ("rolled_back", 0.0)
+    assert after.deployment.status == Deployment.Status.DRAINING
+    assert after.deployment.adapter.status == "retired"
+    assert rollouts_due(company.id) == []
+    with acting_for(company.id):
+        receipt = Event.objects.get(kind="rollout.rolled_back").data
+    assert (receipt["differing"], receipt["audits"]) == (15, 60) and receipt["log_e"] > 2.3
+
+
+def test_a_held_rollout_moves_for_nobody_until_it_is_resumed_where_it_was(company, now):
+    rollout = make_rollout(company.id, now, state="ramping", share=0.25)
+    make_audits(rollout, 200, at=now)
+    with acting_for(company.id):
+        assert hold(reread(rollout), actor="user:1", reason="looking into it", now=now)
+        assert not hold(reread(rollout), actor="user:1", reason="again", now=now)
+    assert rollouts_due(company.id) == []
+    with acting_for(company.id):
+        assert resume(reread(rollout), actor="user:1", now=now)
+    assert (reread(rollout).state, reread(rollout).share) == ("ramping", 0.25)
+
+
+def test_a_person_can_give_the_traffic_back_for_good(company, now):
+    rollout = make_rollout(company.id, now, state="canary", share=0.05)
+    with acting_for(company.id):
+        assert back_to_teacher(reread(rollout), actor="user:1", reason="not now", now=now)
+        assert not back_to_teacher(reread(rollout), actor="user:1", reason="again", now=now)
+    assert reread(rollout).state == "rolled_back"
+    assert start_rollouts(company.id, now=now) == 0
+
+
+def test_two_workers_cannot_take_the_same_step_twice(company, now):
+    rollout = make_rollout(company.id, now)
+    one, other = reread(rollout), reread(rollout)
+    with acting_for(company.id):
+        assert one.advance("canary", now, share=0.05)
+        assert not other.advance("canary", now, share=0.05)
+    assert events_of(company.id).count("rollout.canary") == 1
+
+
+def test_a_stricter_promise_needs_a_new_certificate_or_the_traffic_goes_back(company, now):
+    certificate = judged(company, now, wrong=8)
+    start_rollouts(company.id, now=now)
+    with acting_for(company.id):
+        rollout = Rollout.objects.get()
+        Workload.objects.update(alpha=0.04)
+    move(company.id, rollout.id, now=now)
+    assert reread(rollout).certificate.alpha == 0.04 and reread(rollout).certificate_id != certificate.id
+    with acting_for(company.id):
+        Workload.objects.update(alpha=0.001)
+    move(company.id, rollout.id, now=now)
+    assert reread(rollout).state == "rolled_back"
+    with acting_for(company.id):
+        assert Certificate.objects.count() == 3
+
+
+def test_per_call_counts_deferred_calls_as_agreeing(company, now):
+    rollout = make_rollout(company.id, now)
+    with acting_for(company.id):
+        Certificate.objects.update(promise="per_call")
+        Workload.objects.update(promise="per_call")
+    make_audits(rollout, 40, differing=4, at=now)
+    make_audits(rollout, 60, differing=30, accepted=False, at=now)
+    make_audits(rollout, 10, differing=10, at=now, kind="live")
+    with acting_for(company.id):
+        counted = tally(reread(rollout))
+    assert (counted.accepted, counted.differing, counted.coverage) == (100, 4, 0.4)
+
+
+def test_a_rival_sees_and_moves_no_rollout(company, rival, now):
+    rollout = make_rollout(company.id, now)
+    assert rollouts_due(rival.id) == []
+    with pytest.raises(Rollout.DoesNotExist):
+        move(rival.id, rollout.id, now=now)
