@@ -1,4 +1,4 @@
-"""The processes of one machine: what each is started with, when it is ready, and that none outlives the one that started it."""
+"""The processes of one machine: what each is started with, when it is ready, and that none outlives its starter."""
 
 import ctypes
 import os

@@ -103,9 +103,8 @@ def replay(plan: Plan, *, tell: Tell, clock: Callable[[], datetime]) -> dict[str
     workload = _discover(tenant, plan, clock())
     tell(f"found “{workload.name}” ({workload.kind}); curating")
     dataset = _freeze(tenant, workload, clock())
-    tell(
-        f"dataset v{dataset.version}: {dataset.counts}, left out {dataset.left_out or 'nothing'}; training a {plan.rung}"
-    )
+    tell(f"dataset v{dataset.version}: {dataset.counts}, left out {dataset.left_out or 'nothing'}")
+    tell(f"training a {plan.rung}")
     adapter, run = _train(tenant, dataset, plan, clock)
     tell(f"trained in {run.seconds:.0f} s; evaluating on the replica that answers")
     certificate, evaluation, deployment = _judge(tenant, adapter, clock)

@@ -41,7 +41,7 @@ ENCODER_URLS: list[str] = env.list("ENCODER_URLS", default=["http://127.0.0.1:87
 VALKEY_URL = env.str("VALKEY_URL", default="redis://127.0.0.1:6379/0")
 STUDENT_TIMEOUT_S = env.float("STUDENT_TIMEOUT_S", default=3.0, validate=lambda seconds: 0 < seconds <= 60)
 
-# Money that the operator states: what an hour of the student's machines costs, and the share of the saving that is billed.
+# Money that the operator states: an hour of the student's machines, and the share of the saving that is billed.
 REPLICA_HOURLY_COST = env.decimal("REPLICA_HOURLY_COST", default=Decimal("0.08"))
 TRAINER_HOURLY_COST = env.decimal("TRAINER_HOURLY_COST", default=Decimal("0.08"))
 SAVINGS_SHARE = env.decimal("SAVINGS_SHARE", default=Decimal("0.20"))
@@ -87,7 +87,14 @@ if env.str("OWNER_DATABASE_URL", default=""):  # only where migrations run
 DATABASE_ROUTERS = ["config.routers.OneSchema"]
 
 # Failed log-ins are counted where all web processes see them.
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": VALKEY_URL, "KEY_PREFIX": "web"}}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": VALKEY_URL,
+        "KEY_PREFIX": "web",
+        "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 2},
+    }
+}
 
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])

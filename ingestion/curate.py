@@ -64,7 +64,7 @@ class Candidate:
 
 
 def curation_due(tenant_id: UUID) -> list[UUID]:
-    """Workloads of a tenant that a dataset should be made for: suitable, wanted, and enough new pairs since the last."""
+    """Workloads that a dataset should be made for: suitable, wanted, and enough new pairs since the last."""
     with acting_for(tenant_id):
         wanted = Workload.objects.filter(verdict="suitable", training_wanted=True)
         return [workload.id for workload in wanted if _has_grown(workload)]

@@ -20,7 +20,35 @@ log = logging.getLogger(__name__)
 
 Pricer = Callable[[CallRecord], Decimal | None]
 
-COPIED = ["dialect", "asked_model", "answered_model", "fingerprint", "workload_id", "arm", "reason", "adapter", "score", "novelty", "wants_audit", "wants_shadow", "propensity", "status", "finish", "stream", "complete", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "usage_estimated", "student_input_tokens", "student_output_tokens", "student_ms", "first_byte_ms", "total_ms"]
+COPIED = [
+    "dialect",
+    "asked_model",
+    "answered_model",
+    "fingerprint",
+    "workload_id",
+    "arm",
+    "reason",
+    "adapter",
+    "score",
+    "novelty",
+    "wants_audit",
+    "wants_shadow",
+    "propensity",
+    "status",
+    "finish",
+    "stream",
+    "complete",
+    "input_tokens",
+    "output_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "usage_estimated",
+    "student_input_tokens",
+    "student_output_tokens",
+    "student_ms",
+    "first_byte_ms",
+    "total_ms",
+]
 LENGTHS = {"asked_model": 120, "answered_model": 120, "reason": 60, "adapter": 160, "finish": 20}
 
 
@@ -66,7 +94,7 @@ def _store_or_park(tenant: str, record: CallRecord, *, price: Pricer, now: datet
 
 
 def _is_away(error: DatabaseError) -> bool:
-    """Whether the database, rather than a value, is at fault: the driver names no SQLSTATE, or one of its own trouble."""
+    """Whether the database, not a value, is at fault: the driver names no SQLSTATE, or one of its own trouble."""
     code = getattr(error.__cause__, "sqlstate", None)
     return code is None or code[:2] in {"08", "53", "57", "58", "25"}
 

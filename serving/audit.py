@@ -1,4 +1,4 @@
-"""Asks the other one afterwards: the student what the teacher answered (shadow), the teacher what the student did (live).
+"""Asks the other one afterwards: the student what the teacher answered (shadow), or the teacher (live).
 
 Data flow: calls that the gateway marked at random → claimed by an `Audit` row, unique per call → the request opened →
 the other one asked, off the request path → both answers held against each other, canonical form against canonical form

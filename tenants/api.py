@@ -34,7 +34,7 @@ def utc_now() -> datetime:
 
 
 class TenantView(APIView):
-    """A view inside `acting_for` the caller's tenant: another's rows are not there, so theirs and no one's are both 404.
+    """A view inside `acting_for` the caller's tenant: another's rows are not there, so not-yours is 404 like not-there.
 
     `needs` is the right that a change takes; a view without one changes nothing.
     """

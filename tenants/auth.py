@@ -33,7 +33,7 @@ class KeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer us_…`, looked up by the full key's digest."""
 
     def authenticate(self, request: Request) -> tuple[KeyCaller, Any] | None:
-        """The caller, or None where no bearer key is sent. Raises AuthenticationFailed for an unknown or revoked key."""
+        """The caller, or None where no bearer key is sent. Raises AuthenticationFailed on an unknown or revoked one."""
         scheme, _, plain = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not plain:
             return None

@@ -120,7 +120,7 @@ class ProviderCredential(TenantOwned):
 
 
 class Event(TenantOwned):
-    """Something that happened: audit trail and webhook outbox in one, append-only. `data` holds ids and figures only."""
+    """Something that happened: audit trail and webhook outbox, append-only. `data` holds ids and figures only."""
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     kind = models.CharField(max_length=60)  # noun.verb_in_past: rollout.advanced

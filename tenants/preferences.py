@@ -10,9 +10,7 @@ class UnableToPrefer(Exception):
     """The choice is unknown; the message says which, for people."""
 
 
-def state_preferences(
-    *, name: str, approval: str, log_content: bool, actor: str, now: datetime
-) -> None:
+def state_preferences(*, name: str, approval: str, log_content: bool, actor: str, now: datetime) -> None:
     """Record the choices of the tenant in force. Raises UnableToPrefer."""
     if approval not in Tenant.Approval.values:
         raise UnableToPrefer("approval is automatic or ask_first")

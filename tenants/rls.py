@@ -18,10 +18,11 @@ APPEND_ONLY: Final = "SELECT, INSERT"
 
 def wall(table: str, *, column: str = "tenant_id", grants: str = EVERYTHING, door: bool = False) -> RunSQL:
     """Force row-level security on a table; `door=True` lets the cross-tenant role read it."""
+    mine = f"{column} = {TENANT}"
     statements = [
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY",
-        f"CREATE POLICY tenant_wall ON {table} TO understudy_app USING ({column} = {TENANT}) WITH CHECK ({column} = {TENANT})",
+        f"CREATE POLICY tenant_wall ON {table} TO understudy_app USING ({mine}) WITH CHECK ({mine})",
         f"GRANT {grants} ON {table} TO understudy_app",
     ]
     if door:

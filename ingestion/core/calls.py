@@ -88,7 +88,8 @@ class Ask:
     n: int = 1
     logprobs: bool = False
     stop: tuple[str, ...] = ()
-    subject: str | None = field(default=None, repr=False)  # OpenAI `user`/`safety_identifier`, Anthropic `metadata.user_id`
+    # OpenAI `user` or `safety_identifier`, Anthropic `metadata.user_id`
+    subject: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The sealed picture of the world a gateway answers from: keys, tenants, routes, gates, replicas.
 
 The feed makes it from PostgreSQL and seals it to a file; gateways read the file and nothing else. Lookups are by full
-SHA-256 of the key. Half of a snapshot is worse than an old one: `decode` validates types and refuses an empty key table.
+SHA-256 of the key. Half a snapshot is worse than an old one: `decode` validates types and refuses an empty key table.
 """
 
 import msgspec
@@ -48,7 +48,7 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TenantEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant in force. `data_key` seals bodies, `subject_key` keys the HMAC of subjects, `salt` separates prefix caches."""
+    """A tenant in force. `data_key` seals bodies, `subject_key` hashes subjects, `salt` separates prefix caches."""
 
     active: bool
     data_key: bytes

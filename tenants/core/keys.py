@@ -1,4 +1,4 @@
-"""API keys: how one is made and recognised. Only the digest is ever stored; the prefix is for people to tell keys apart."""
+"""API keys: how one is made and recognised. Only the digest is stored; the prefix is for people to tell keys apart."""
 
 import hashlib
 from base64 import urlsafe_b64encode

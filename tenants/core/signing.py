@@ -13,7 +13,7 @@ def encode_secret(entropy: bytes) -> str:
 
 
 def sign(secret: str, *, message_id: str, at: int, body: bytes) -> str:
-    """The `webhook-signature` header: HMAC-SHA256 of `id.timestamp.body`, where `at` is whole seconds since the epoch."""
+    """The `webhook-signature` header: HMAC-SHA256 of `id.timestamp.body`; `at` is whole seconds since the epoch."""
     key = b64decode(secret.removeprefix(SECRET_PREFIX))
     digest = hmac.new(key, f"{message_id}.{at}.".encode() + body, sha256).digest()
     return "v1," + b64encode(digest).decode()

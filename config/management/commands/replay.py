@@ -120,9 +120,10 @@ def _summary(report: dict[str, Any], plan: replay.Plan) -> str:
         return "\n".join(lines)
     low, high = live["risk_interval_95"]
     lines += [
-        f"certified        threshold {certificate['threshold']:.4f} for alpha {plan.alpha}, delta {plan.delta}, {plan.promise}",
-        f"                 {certificate['differing']} of {certificate['accepted']} accepted of {certificate['calibration_rows']}"
-        f" calibration rows differ, bound {certificate['upper_bound']:.4f}",
+        f"certified        threshold {certificate['threshold']:.4f}"
+        f" for alpha {plan.alpha}, delta {plan.delta}, {plan.promise}",
+        f"                 {certificate['differing']} of {certificate['accepted']} accepted"
+        f" of {certificate['calibration_rows']} calibration rows differ, bound {certificate['upper_bound']:.4f}",
         f"coverage         {live['coverage']:.3f} of {live['calls']} calls never used before",
         f"realised risk    {live['realised_risk']:.4f}  [{low:.4f}, {high:.4f}]  "
         + ("promise kept" if live["promise_kept"] else "PROMISE BROKEN"),

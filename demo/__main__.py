@@ -1,0 +1,72 @@
+"""`make demo`: the whole product on one machine, from sign-up to a statement, in front of your eyes."""
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import aiohttp
+
+from demo import house, story
+from demo.customer import Customer, UnableToDo
+from demo.screen import Screen
+
+# The production rules with a quicker clock: looks every two seconds, and every answer audited, since a demo has few.
+PACE = {
+    "BEAT_SECONDS": "2",
+    "MIN_PAIRS": "1000",
+    "AUDIT_SHARE": "1.0",
+    "SHADOW_SHARE": "1.0",
+    "STUDENT_TIMEOUT_S": "8",
+    "LEASE_SECONDS": "20",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Tell the story; returns 0 only if a student really served and the books balance."""
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__)
+    parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")
+    parser.add_argument("--full", action="store_true", help="train all four workloads")
+    options = parser.parse_args(arguments)
+    screen = Screen()
+    state = Path(os.environ.get("DEMO_STATE_DIR", house.ROOT / ".state" / "demo"))
+    home = None
+    try:
+        screen.step("Starting PostgreSQL, Valkey, vLLM, encoder, feed, gateway, web, worker, trainer, beat")
+        home = house.start(state=state, pace=PACE, tell=lambda line: screen.show(line))
+        scale = story.Scale(learnt=story.ALL if options.full else ("routing",))
+        account = asyncio.run(tell_story(home, scale, screen))
+        if not options.exit:
+            screen.note("everything stays up; Ctrl-C stops it")
+            home.product.wait()
+        return 0 if story.held(account) else 1
+    except (story.StoryBroke, UnableToDo, house.UnableToStart) as error:
+        screen.note(f"the demo stopped: {error}")
+        screen.note(f"logs: {state / 'logs'}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if home is not None:
+            screen.note("stopping every process")
+            home.stop()
+
+
+async def tell_story(home: house.House, scale: story.Scale, screen: Screen) -> story.Account:
+    """All of it, in order."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http:
+        customer = Customer(http, home.web)
+        await story.sign_up(customer, home, screen)
+        await story.teach(customer, home, scale, screen)
+        workloads = await story.discover(customer, scale, screen)
+        await story.learn(customer, workloads, screen)
+        await story.roll_out(customer, home, workloads, scale, screen)
+        account = await story.measure(customer, home, scale, screen)
+        await story.settle(customer, account, screen)
+        story.tell_end(account, home, screen)
+        return account
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,317 @@
+"""The demo's story, told by really doing it: a company signs up, its traffic teaches a student, and the student serves.
+
+Everything is seen from outside: forms of the portal, the API by key, the gateway by the official SDKs.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from demo.customer import Customer
+from demo.house import House
+from demo.screen import Screen
+from demo.traffic import Outcome, Plan, send
+from serving.core.certify import clopper_pearson_interval
+
+Found = TypeVar("Found")
+ALL = ("routing", "exceptions", "clauses", "invoices")
+LOOK_SECONDS = 1.0
+PATIENCE_SECONDS = 1800.0
+
+
+class StoryBroke(Exception):
+    """A stage did not come to its end; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much traffic the story takes. `learnt` are the workloads that get enough calls for a student."""
+
+    learnt: tuple[str, ...] = ("routing",)
+    teaching: int = 1120  # calls of each learnt workload
+    beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
+    burst: int = 240  # calls between two looks at a rollout
+    measured: int = 600
+    concurrency: int = 12
+
+
+@dataclass(slots=True)
+class Account:
+    """What the end of the story prints."""
+
+    arms: Counter[str] = field(default_factory=Counter)
+    eligible: int = 0
+    audits: int = 0
+    differing: int = 0
+    statement: dict[str, Any] = field(default_factory=dict)
+    balanced: bool = False
+    logged: int = 0
+
+
+async def sign_up(customer: Customer, house: House, screen: Screen) -> None:
+    """Company, automatic approval, provider credentials with the stance on their terms, and a key."""
+    screen.step("Northwind Freight signs up through the portal")
+    await customer.sign_up(company="Northwind Freight", email="ops@northwind.example", password="pallets-and-cranes-42")
+    await customer.submit(
+        "/settings/preferences", form="/settings", name="Northwind Freight", approval="automatic", log_content="on"
+    )
+    for provider in ("openai", "anthropic"):
+        await customer.submit(
+            "/settings/credentials",
+            form="/settings",
+            provider=provider,
+            base_url=house.teacher,
+            secret=house.teacher_key,
+            stance="internal_only",
+        )
+    await customer.make_key("production")
+    screen.note(f"API key made; one base URL to change: {house.gateway}/v1")
+    await _until(lambda: _gateway_knows(customer, house), screen, "the gateway learns the key")
+
+
+async def teach(customer: Customer, house: House, scale: Scale, screen: Screen) -> None:
+    """The company's traffic, all answered by the teacher, all logged."""
+    screen.step("Traffic through the gateway, by the openai and anthropic SDKs; the teacher answers, the log remembers")
+    batches = [(scale.learnt, scale.teaching * len(scale.learnt), 0)]
+    others = tuple(name for name in ALL if name not in scale.learnt)
+    if others:
+        batches.append((others, scale.beside * len(others), 1))
+    total, done = sum(calls for _, calls, _ in batches), Counter[str]()
+
+    def heard(outcome: Outcome) -> None:
+        done[outcome.error or "answered"] += 1
+        screen.show(f"{sum(done.values())} of {total} calls", done=sum(done.values()) / total)
+
+    for workloads, calls, seed in batches:
+        await send(_plan(customer, house, scale, workloads, calls, seed), on_call=heard)
+    if done["answered"] < 0.99 * total:
+        raise StoryBroke(f"only {done['answered']} of {total} calls were answered: {dict(done)}")
+
+
+async def discover(customer: Customer, scale: Scale, screen: Screen) -> dict[str, dict[str, Any]]:
+    """Workloads found without anybody naming them; gives those that are to learn, by id."""
+    screen.step("Workloads are discovered in the log")
+
+    async def found() -> list[dict[str, Any]] | None:
+        rows = await customer.read_all("workloads")
+        ready = sum(row["verdict"] == "suitable" for row in rows)
+        screen.show(f"{len(rows)} of {len(ALL)} found, {ready} suitable")
+        return rows if len(rows) >= len(ALL) and ready >= len(scale.learnt) else None
+
+    rows = await _until(found, screen, "workloads are looked for")
+    for row in rows:
+        screen.note(
+            f"  “{row['name']}”: {row['kind']}, {row['figures'].get('pairs', 0)} calls, {row['verdict']}. "
+            + " ".join(row["verdict_reasons"])
+        )
+    return {row["id"]: row for row in rows if row["verdict"] == "suitable"}
+
+
+async def learn(customer: Customer, workloads: dict[str, dict[str, Any]], screen: Screen) -> None:
+    """Curated, trained, deployed, evaluated, certified: until every learning workload has a rollout."""
+    screen.step("Pairs are curated, a LoRA is trained, loaded into the running vLLM, evaluated there and certified")
+    said: set[str] = set()
+
+    async def certified() -> bool | None:
+        await _say_datasets(customer, said, screen)
+        rollouts = {row["workload_id"] for row in await customer.read_all("rollouts")}
+        await _show_runs(customer, screen)
+        for certificate in await customer.read_all("certificates"):
+            _say_certificate(certificate, said, screen)
+            if not certificate["certified"]:
+                raise StoryBroke(
+                    f"no certificate: {certificate['reason']} ({certificate['more_rows_needed']} more rows)"
+                )
+        return True if set(workloads) <= rollouts else None
+
+    await _until(certified, screen, "the student learns", patience=PATIENCE_SECONDS * max(len(workloads), 1))
+
+
+async def roll_out(
+    customer: Customer, house: House, workloads: dict[str, dict[str, Any]], scale: Scale, screen: Screen
+) -> None:
+    """Live traffic while the rollout goes shadow → canary → ramp → full on its own audits."""
+    screen.step("Live traffic; the rollout takes a step for every 100 new audits")
+    seed, states = 2, dict[str, str]()
+    deadline = time.monotonic() + PATIENCE_SECONDS * len(workloads)
+    while time.monotonic() < deadline:
+        rollouts = [await customer.read(f"rollouts/{row['id']}") for row in await customer.read_all("rollouts")]
+        _say_rollouts(rollouts, workloads, states, screen)
+        if all(row["state"] == "full" for row in rollouts):
+            return
+        names = scale.learnt
+        await send(_plan(customer, house, scale, names, scale.burst, seed))
+        seed = 2 + (seed - 1) % 12
+    raise StoryBroke("the rollout did not reach full share in time")
+
+
+async def measure(customer: Customer, house: House, scale: Scale, screen: Screen) -> Account:
+    """The traffic that is counted: none of its queries was ever seen before."""
+    screen.step("The student serves; odd and oversized calls go to the teacher")
+    account = Account()
+
+    def heard(outcome: Outcome) -> None:
+        account.arms[outcome.arm or outcome.error or "none"] += 1
+        account.eligible += not outcome.odd
+        screen.show(f"{dict(account.arms)}", done=sum(account.arms.values()) / scale.measured)
+
+    await send(_plan(customer, house, scale, scale.learnt, scale.measured, 15), on_call=heard)
+    return account
+
+
+async def settle(customer: Customer, account: Account, screen: Screen) -> None:
+    """Wait until audits and ledger have caught up, then hold the statement against the calls it is about."""
+    screen.step("Audits and ledger catch up")
+    last = Counter[str]()
+
+    async def settled() -> bool | None:
+        rollouts = [await customer.read(f"rollouts/{row['id']}") for row in await customer.read_all("rollouts")]
+        account.audits = sum(row["audits"]["accepted"] for row in rollouts)
+        account.differing = sum(row["audits"]["differing"] for row in rollouts)
+        calls = await customer.read_all("calls")
+        statements = await customer.read_all("statements")
+        account.logged = len(calls)
+        account.statement = statements[0] if statements else {}
+        spent = sum((Decimal(call["teacher_cost"] or 0) for call in calls), Decimal(0))
+        account.balanced = bool(statements) and _balances(account.statement, calls, spent)
+        now = Counter({"audits": account.audits, "calls": len(calls)})
+        screen.show(
+            f"{account.audits} audits, {len(calls)} calls logged, "
+            + ("the statement is even" if account.balanced else "the statement is catching up")
+        )
+        quiet, last["quiet"] = now["audits"] == last["audits"] and now["calls"] == last["calls"], 0
+        last.update({name: now[name] - last[name] for name in now})
+        return True if account.balanced and quiet else None
+
+    await _until(settled, screen, "the books are closed", look=4.0, patience=300.0)
+
+
+def tell_end(account: Account, house: House, screen: Screen) -> None:
+    """The figures, as they are on the portal's pages too."""
+    low, high = clopper_pearson_interval(account.audits - account.differing, account.audits)
+    statement, student = account.statement, account.arms["student"]
+    agreement = 1 - account.differing / account.audits if account.audits else 0.0
+    money = statement["currency"]
+    lines = [
+        f"calls logged        {account.logged}",
+        f"coverage            {student / max(account.eligible, 1):.3f} of {account.eligible} ordinary calls, all new",
+        f"arms                {dict(account.arms)}",
+        f"measured agreement  {agreement:.4f}  95 % interval [{low:.4f}, {high:.4f}], {account.audits} audits",
+        f"teacher would cost  {_round(statement['counterfactual'])} {money}",
+        f"it did cost         {_round(_spent(statement))} {money} with audits, training and serving",
+        f"saving              {_round(statement['saving'])} {money}"
+        f"  [{_round(statement['saving_low'])}, {_round(statement['saving_high'])}]",
+        f"statement           {statement['number']}, "
+        + ("balances with the calls" if account.balanced else "DOES NOT BALANCE"),
+        f"portal              {house.web}/  (log in with one click)",
+        f"API                 {house.web}/api/docs    gateway {house.gateway}/v1",
+    ]
+    screen.note("")
+    for line in lines:
+        screen.note(line)
+
+
+def held(account: Account) -> bool:
+    """Whether a student really served and the books balance."""
+    return account.arms["student"] > 0 and account.balanced
+
+
+def _plan(customer: Customer, house: House, scale: Scale, workloads: tuple[str, ...], calls: int, seed: int) -> Plan:
+    return Plan(
+        base_url=house.gateway,
+        key=customer.key,
+        calls=calls,
+        concurrency=scale.concurrency,
+        seed=seed,
+        workloads=workloads,
+    )
+
+
+async def _gateway_knows(customer: Customer, house: House) -> bool | None:
+    headers = {"authorization": f"Bearer {customer.key}"}
+    async with customer.http.get(f"{house.gateway}/v1/models", headers=headers) as response:
+        return True if response.status == 200 else None
+
+
+async def _until(
+    look_for: Callable[[], Awaitable[Found | None]],
+    screen: Screen,
+    what: str,
+    *,
+    look: float = LOOK_SECONDS,
+    patience: float = 300.0,
+) -> Found:
+    deadline = time.monotonic() + patience
+    while (found := await look_for()) is None:
+        if time.monotonic() > deadline:
+            raise StoryBroke(f"{what}: not within {patience:.0f} s")
+        await asyncio.sleep(look)
+    return found
+
+
+async def _say_datasets(customer: Customer, said: set[str], screen: Screen) -> None:
+    for dataset in await customer.read_all("datasets"):
+        if dataset["id"] not in said:
+            said.add(dataset["id"])
+            left_out = ", ".join(f"{count} {reason}" for reason, count in dataset["left_out"].items()) or "nothing"
+            screen.note(f"  dataset v{dataset['version']} frozen: {dataset['counts']}; left out: {left_out}")
+
+
+async def _show_runs(customer: Customer, screen: Screen) -> None:
+    for run in await customer.read_all("runs"):
+        if run["status"] in {"failed", "cancelled"}:
+            raise StoryBroke(f"training {run['status']}: {run['error']}")
+        progress = run["progress"] or {}
+        if run["status"] == "running" and progress.get("steps"):
+            done = progress["step"] / progress["steps"]
+            screen.show(
+                f"training step {progress['step']} of {progress['steps']}, loss {progress['loss']:.3f}", done=done
+            )
+        else:
+            screen.show(f"training {run['status']}" if run["status"] != "succeeded" else "evaluating on the replica")
+
+
+def _say_certificate(certificate: dict[str, Any], said: set[str], screen: Screen) -> None:
+    if certificate["id"] not in said and certificate["certified"]:
+        said.add(certificate["id"])
+        screen.note(
+            f"  certified: at most {certificate['alpha']:.0%} of its answers differ, with "
+            f"{1 - certificate['delta']:.0%} confidence; coverage {certificate['coverage']:.2f} on "
+            f"{certificate['calibration_rows']} unseen rows"
+        )
+
+
+def _say_rollouts(
+    rollouts: list[dict[str, Any]], workloads: dict[str, dict[str, Any]], states: dict[str, str], screen: Screen
+) -> None:
+    for row in rollouts:
+        name = workloads.get(row["workload_id"], {}).get("name", "workload")
+        stands = f"{row['state']} at {row['share']:.0%}"
+        audits = row["audits"]
+        if row["state"] == "rolled_back":
+            raise StoryBroke(f"“{name}” was rolled back: {row['reason']}")
+        if states.get(row["id"]) != stands:
+            states[row["id"]] = stands
+            screen.note(f"  “{name}”: {stands}, {audits['differing']} of {audits['accepted']} audits differ")
+        screen.show(
+            f"“{name}”: {stands}, {audits['step_accepted']} audits at this step", done=audits["step_accepted"] / 100
+        )
+
+
+def _balances(statement: dict[str, Any], calls: list[dict[str, Any]], spent: Decimal) -> bool:
+    """To the cent, and call for call."""
+    even = abs(Decimal(statement["teacher_cost"]) - spent) < Decimal("0.01")
+    return even and statement["calls"] == len(calls)
+
+
+def _spent(statement: dict[str, Any]) -> Decimal:
+    parts = ("teacher_cost", "audit_cost", "training_cost", "serving_cost")
+    return sum((Decimal(statement[part]) for part in parts), Decimal(0))
+
+
+def _round(amount: object) -> Decimal:
+    return Decimal(str(amount)).quantize(Decimal("0.0001"))
