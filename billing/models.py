@@ -1,18 +1,20 @@
 """Rows of *what it saved*: hourly ledger entries that only ever grow, monthly statements, and their invoices."""
 
+from datetime import datetime
 from uuid import uuid4
 
 from django.db import models
 
 from ingestion.models import MONEY
+from tenants.events import record_event
 from tenants.scope import TenantOwned
 
 
 class LedgerEntry(TenantOwned):
-    """An hour's money of one workload, arm and model. Append-only: what changes later is a further entry, `sequence` up.
+    """An hour's money of one workload, arm and model. Append-only: what changes later is a further entry, numbered on.
 
     `counterfactual` is what the model asked for would have cost; `actual` what was really spent. Their sums over all
-    entries of a kind equal the sums over the calls to the cent. Overheads (audit, training, serving) have no counterfactual.
+    entries of a kind equal the sums over the calls. Overheads (audit, training, serving) have no counterfactual.
     """
 
     class Kind(models.TextChoices):
@@ -33,6 +35,7 @@ class LedgerEntry(TenantOwned):
     output_tokens = models.BigIntegerField(default=0)
     counterfactual = models.DecimalField(default=0, **MONEY)
     counterfactual_variance = models.FloatField(default=0)  # of the estimated part, for the interval
+    counterfactual_shared_error = models.FloatField(default=0)  # what the estimated calls' common mean may be off by
     actual = models.DecimalField(default=0, **MONEY)
     currency = models.CharField(max_length=3)
     made_at = models.DateTimeField()
@@ -82,6 +85,16 @@ class SavingsStatement(TenantOwned):
             models.UniqueConstraint(fields=["tenant", "number"], name="one_statement_per_number"),
         ]
 
+    def advance(self, to: str, now: datetime, **facts: object) -> bool:
+        """Move on from the state this row was read in, with an event. False if another was first."""
+        moved = SavingsStatement.objects.filter(id=self.id, status=self.status).update(
+            status=to, updated_at=now, **facts
+        )
+        if moved:
+            record_event(f"statement.{to}", now=now, subject_id=self.id, number=self.number)
+            self.status = to
+        return bool(moved)
+
 
 class Subscription(TenantOwned):
     """The tenant's customer at Stripe."""
@@ -111,8 +124,17 @@ class Invoice(TenantOwned):
     stripe_invoice_id = models.CharField(max_length=80, default="")
     hosted_url = models.URLField(max_length=500, default="")
     created_at = models.DateTimeField()
+    claimed_until = models.DateTimeField(null=True)  # a draft is taken to Stripe by one worker at a time
     issued_at = models.DateTimeField(null=True)
     paid_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "statement"], name="one_invoice_per_statement")]
+
+    def advance(self, to: str, now: datetime, **facts: object) -> bool:
+        """Move on from the state this row was read in, with an event. False if another was first."""
+        moved = Invoice.objects.filter(id=self.id, status=self.status).update(status=to, **facts)
+        if moved:
+            record_event(f"invoice.{to}", now=now, subject_id=self.id, amount=str(self.amount), currency=self.currency)
+            self.status = to
+        return bool(moved)

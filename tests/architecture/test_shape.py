@@ -1,4 +1,4 @@
-"""Holds the house's measures: small functions, files that fit in one head, imports at the top, faults caught by name."""
+"""Holds the house's measures: small functions, files that fit in one head, imports on top, faults caught by name."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""Holds what keeps a rolling deploy safe: tasks take names, tolerate unknown ones, and the schedule names real tasks."""
+"""Holds what keeps a rolling deploy safe: tasks take keywords, tolerate unknown ones, and the schedule names them."""
 
 import ast
 import inspect

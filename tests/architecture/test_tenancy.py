@@ -9,6 +9,8 @@ MAY_LOOK_ACROSS = {
     "tenants/models.py": "names the tenants for stages that look at each in turn",
     "tenants/auth.py": "finds the tenant of a key or of a person who logs in",
     "tenants/webhooks.py": "finds the tenants with events to hand on and deliveries that are due",
+    "portal/access.py": "finds the tenant of the person whose session it is",
+    "portal/account.py": "finds the demo's owner, for the one-click log-in of a demo",
     "training/launch.py": "finds the runs that are free, of whichever tenant",
     "serving/publish.py": "makes the gateways' one snapshot of every tenant",
 }

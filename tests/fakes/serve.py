@@ -30,7 +30,8 @@ class Served:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._server.force_exit = True
+        self._thread.join(1.0)
+        self._server.force_exit = True  # somebody is still on the line
         self._thread.join(PATIENCE)
 
 

@@ -1,13 +1,15 @@
 """Holds that an erased person is gone from bodies, examples and facts, stays gone, and that nobody else loses a row."""
 
+import threading
 from datetime import timedelta
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
+from django.db import connection
 
 from ingestion.core.calls import CallRecord, body_context
-from ingestion.erase import UnableToErase, erase_subject, hash_subject, held_calls, is_erased
+from ingestion.erase import UnableToErase, erase_subject, hash_subject, held_calls, is_erased, reapply_erasures
 from ingestion.models import Call, Dataset, ErasedSubject, Example, ParkedRecord, Payload, Workload
 from ingestion.store import store_calls
 from tenants.core.sealing import seal
@@ -15,6 +17,7 @@ from tenants.data_keys import purpose_key
 from tenants.models import Event
 from tenants.provision import data_key_in_force
 from tenants.scope import NoTenantInForce, acting_for
+from tests.fakes.serve import wait_for
 
 ANNA, BORIS = "anna@customer.example", "boris@customer.example"
 
@@ -132,9 +135,9 @@ def test_what_still_lay_in_a_spool_is_refused_where_it_is_written(company, now):
     assert held(company) == (1, 0, 1)
 
 
-def test_what_a_backup_brought_back_goes_with_the_next_erasure(company, now):
-    erase(company, ANNA, now=now)
-    back = record(company, ANNA, now=now)
+def bring_back(company, subject, *, now) -> None:
+    """What a restored backup does: rows of an erased person, past the tombstone."""
+    back = record(company, subject, now=now)
     with acting_for(company.id):
         Call.objects.create(
             id=UUID(back.id),
@@ -146,8 +149,51 @@ def test_what_a_backup_brought_back_goes_with_the_next_erasure(company, now):
             subject_hmac=back.subject_hmac,
         )
         Payload.objects.create(call_id=UUID(back.id), request_sealed=b"x")
+
+
+def test_what_a_backup_brought_back_goes_with_the_next_erasure(company, now):
+    erase(company, ANNA, now=now)
+    bring_back(company, ANNA, now=now)
     assert erase(company, ANNA, now=now).payloads == 1
     assert held(company) == (0, 0, 0)
+
+
+def test_every_erasure_is_applied_again_after_a_restore(company, rival, now):
+    for owner in (company, rival):
+        erase(owner, ANNA, now=now)
+        bring_back(owner, ANNA, now=now)
+    bring_back(company, BORIS, now=now)
+    assert reapply_erasures(company.id, now=now) == 1
+    assert reapply_erasures(company.id, now=now) == 0
+    assert held(company) == (1, 0, 1)
+    assert held(rival) == (1, 0, 1)
+
+
+def test_an_erasure_waits_for_a_writer_that_looked_before_it(company, now):
+    """Else the writer would put back, a moment later, what the erasure had just removed."""
+    late = record(company, ANNA, now=now)
+    erased = []
+
+    def erase_elsewhere():
+        erased.append(erase(company, ANNA, now=now))
+        connection.close()
+
+    other = threading.Thread(target=erase_elsewhere)
+    with acting_for(company.id):
+        assert is_erased([late.subject_hmac]) == set()
+        other.start()
+        wait_for(erasures_waiting)
+        assert erased == []
+        store(late, now=now)
+    other.join(15)
+    assert erased[0].payloads == 1
+    assert held(company) == (0, 0, 0)
+
+
+def erasures_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        return cursor.fetchone()[0] > 0
 
 
 def test_a_parked_record_of_the_person_goes_too(company, rival, now):

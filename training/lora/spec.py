@@ -29,7 +29,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     marker: str = ""  # first line of the user's turn: tells the adapter its workload in a token or two
     labels: tuple[str, ...] = ()  # the closed set (label kind), in canonical form
     rank: int = 16  # of every low-rank pair; replicas must be started with at least this
-    alpha: int = 32  # the update is scaled by alpha / rank; a power of two loses nothing in bfloat16
+    alpha: float = 32.0  # the update is scaled by alpha / rank; a power of two loses nothing in bfloat16
     lr: float = 2e-3  # peak learning rate; ten times that of full fine-tuning is usual for LoRA
     epochs: int = 2  # passes over the training rows
     batch: int = 16  # examples a step
@@ -71,5 +71,6 @@ def _objections(spec: RunSpec) -> list[tuple[bool, str]]:
         (spec.rung == "lora" and not spec.base_model, "a lora needs a base model"),
         (not spec.adapter, "the adapter has no name"),
         (min(sizes) < 1, "a size, a count or an interval is below one"),
-        (spec.lr <= 0 or spec.alpha <= 0, "learning rate and alpha must be positive"),
+        (spec.lr <= 0, "the learning rate must be positive"),
+        (spec.alpha < 1 or spec.alpha != int(spec.alpha), "alpha must be a whole number above zero"),
     ]

@@ -169,7 +169,7 @@ def load_base(spec: RunSpec) -> Trainee:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32  # a CPU without AMX is slower in bf16
     base: Any = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=dtype)
-    config = LoraConfig(r=spec.rank, lora_alpha=spec.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = LoraConfig(r=spec.rank, lora_alpha=int(spec.alpha), target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base.to(device), config)
     parameters = {name: each for name, each in model.named_parameters() if each.requires_grad}
     optimizer = torch.optim.AdamW(parameters.values(), lr=spec.lr, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
@@ -274,6 +274,8 @@ def save_adapter(spec: RunSpec, trainee: Trainee, out: Path) -> None:
     config = trainee.model.peft_config["default"]
     config.inference_mode = True
     config.base_model_name_or_path = Path(spec.base_model).name
+    # peft may list every layer by its full path; replicas look for the names of the kinds of layer
+    config.target_modules = {name.split(".lora_")[0].rpartition(".")[2] for name in state}
     config.save_pretrained(out)
 
 

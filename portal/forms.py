@@ -1,0 +1,178 @@
+"""What people may type, and what is said when it can't be."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from django import forms
+from django.conf import settings
+from django.contrib.auth.password_validation import validate_password
+
+from ingestion.core.calls import Dialect
+from ingestion.models import Workload
+from tenants.core.roles import Role
+from tenants.models import ProviderCredential, Tenant, User
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+APPROVALS = [
+    (Workload.Approval.TENANT, "As set for the company"),
+    (Workload.Approval.AUTOMATIC, "Automatic: start when certified"),
+    (Workload.Approval.ASK_FIRST, "Ask me first"),
+]
+PROMISES = [
+    (Workload.Promise.PER_ANSWER, "of the answers the student gives"),
+    (Workload.Promise.PER_CALL, "of all calls of this workload"),
+]
+STANCES = [
+    (ProviderCredential.Stance.ALLOWED, "Allowed: an open-weight teacher, or terms that permit distillation"),
+    (ProviderCredential.Stance.INTERNAL_ONLY, "Internal only: a narrow student for ourselves, never passed on"),
+    (ProviderCredential.Stance.FORBIDDEN, "Forbidden: keep its answers out of every dataset"),
+]
+DIALECTS = [(Dialect.OPENAI.value, "OpenAI dialect"), (Dialect.ANTHROPIC.value, "Anthropic dialect")]
+
+
+def _password(autocomplete: str) -> forms.PasswordInput:
+    return forms.PasswordInput(attrs={"autocomplete": autocomplete})
+
+
+class SignUpForm(forms.Form):
+    """A company and its first person."""
+
+    company = forms.CharField(max_length=120, widget=forms.TextInput(attrs={"autocomplete": "organization"}))
+    email = forms.EmailField(label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"}))
+    password = forms.CharField(
+        max_length=256, widget=_password("new-password"), help_text="Ten characters or more, and not a common one."
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Hold the password against the validators, the address included."""
+        cleaned = super().clean() or self.cleaned_data
+        return _with_checked_password(self, cleaned)
+
+
+class MemberForm(forms.Form):
+    """A person to add."""
+
+    email = forms.EmailField(label="E-mail")
+    role = forms.ChoiceField(choices=[(role.value, role.value.capitalize()) for role in Role], initial=Role.ENGINEER)
+    password = forms.CharField(
+        label="First password", max_length=256, widget=_password("new-password"), help_text="Hand it over in person."
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Hold the password against the validators, the address included."""
+        cleaned = super().clean() or self.cleaned_data
+        return _with_checked_password(self, cleaned)
+
+
+class RoleForm(forms.Form):
+    """A member's other role."""
+
+    role = forms.ChoiceField(choices=[(role.value, role.value.capitalize()) for role in Role])
+
+
+class KeyForm(forms.Form):
+    """A key to make."""
+
+    name = forms.CharField(max_length=80, help_text="Where it will be used, such as “checkout, production”.")
+    may_override = forms.BooleanField(
+        required=False,
+        label="May override",
+        help_text="Lets calls under this key ask for the teacher, or for no log, by request header.",
+    )
+
+
+class PromiseForm(forms.Form):
+    """What a workload's student has to keep."""
+
+    alpha = forms.FloatField(
+        label="α, the most it may differ", min_value=0.001, max_value=0.5, help_text="0.05: at most 5 % differ."
+    )
+    delta = forms.FloatField(
+        label="δ, the risk of being wrong about that", min_value=0.001, max_value=0.5, help_text="0.1: 90 % sure."
+    )
+    promise = forms.ChoiceField(label="Share", choices=PROMISES)
+    approval = forms.ChoiceField(label="Going live", choices=APPROVALS)
+
+
+class ReasonForm(forms.Form):
+    """Why, for the event log."""
+
+    reason = forms.CharField(max_length=300)
+
+
+class EndpointForm(forms.Form):
+    """Where to deliver events."""
+
+    url = forms.URLField(label="URL", max_length=500, assume_scheme="https")
+    kinds = forms.CharField(
+        required=False,
+        max_length=500,
+        help_text="Separated by commas, such as rollout.full, rollout.rolled_back. Empty: all.",
+    )
+
+    def clean_kinds(self) -> list[str]:
+        """The kinds as a list."""
+        return [kind.strip()[:60] for kind in str(self.cleaned_data["kinds"]).split(",") if kind.strip()]
+
+
+class PreferencesForm(forms.Form):
+    """What a tenant chooses for all of itself."""
+
+    name = forms.CharField(label="Company", max_length=120)
+    approval = forms.ChoiceField(
+        label="When a student is certified",
+        choices=[
+            (Tenant.Approval.ASK_FIRST, "Ask me before it answers anybody"),
+            (Tenant.Approval.AUTOMATIC, "Start by itself, a step at a time"),
+        ],
+    )
+    log_content = forms.BooleanField(
+        required=False,
+        label="Keep what was asked and answered",
+        help_text="Sealed with your own key. Without it no student can be trained.",
+    )
+
+
+class StanceForm(forms.Form):
+    """What a provider's terms let us do."""
+
+    stance = forms.ChoiceField(label="Its terms on training", choices=STANCES, initial=STANCES[1][0])
+
+
+class CredentialForm(StanceForm):
+    """The tenant's own key at a provider."""
+
+    provider = forms.ChoiceField(choices=DIALECTS)
+    base_url = forms.CharField(label="Base URL", max_length=300, help_text="Without /v1.")
+    secret = forms.CharField(
+        label="Provider key",
+        max_length=500,
+        min_length=8,
+        widget=_password("off"),
+        help_text="Sealed; never shown again.",
+    )
+    field_order = ["provider", "base_url", "secret", "stance"]
+
+    def clean_base_url(self) -> str:
+        """An address calls may be sent to: https, or loopback where this isn't production."""
+        typed = str(self.cleaned_data["base_url"]).strip().rstrip("/")
+        try:
+            parts = urlsplit(typed)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise forms.ValidationError("This is not a URL.") from error
+        if not host or parts.username or parts.password or parts.query or parts.fragment or " " in typed:
+            raise forms.ValidationError("A plain URL, such as https://api.openai.com.")
+        nearby = host in LOOPBACK and (settings.DEMO or not settings.PRODUCTION)
+        if parts.scheme != "https" and not (parts.scheme == "http" and nearby):
+            raise forms.ValidationError("Your key travels with every call: the URL must begin with https://.")
+        return typed.removesuffix("/v1")
+
+
+def _with_checked_password(form: forms.Form, cleaned: dict[str, Any]) -> dict[str, Any]:
+    if "password" in cleaned:
+        try:
+            validate_password(cleaned["password"], User(email=cleaned.get("email", "")))
+        except forms.ValidationError as error:
+            form.add_error("password", error)
+    return cleaned

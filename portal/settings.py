@@ -1,0 +1,144 @@
+"""Settings: what the tenant prefers, its providers and the stance on their terms, its people, its audit trail."""
+
+from uuid import UUID
+
+from django.contrib import messages
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+
+from portal.access import PortalRequest, action, page, show, utc_now
+from portal.forms import CredentialForm, MemberForm, PreferencesForm, RoleForm, StanceForm
+from portal.paging import newest_first
+from portal.spreadsheets import as_csv
+from tenants.core.roles import Right
+from tenants.members import UnableToChangeMembers, add_member, change_role, remove_member
+from tenants.models import Event, Membership, ProviderCredential, Tenant
+from tenants.preferences import UnableToPrefer, state_preferences
+from tenants.provision import state_stance, store_credential
+
+EVENTS_EXPORTED = 10_000
+
+
+@page()
+def settings_page(request: PortalRequest) -> HttpResponse:
+    """Everything on one page."""
+    return _show_settings(request)
+
+
+@action(Right.MANAGE_TENANT)
+def prefer(request: PortalRequest) -> HttpResponse:
+    """Record the tenant's own choices."""
+    form = PreferencesForm(request.POST)
+    if not form.is_valid():
+        return _show_settings(request, preferences=form, status=400)
+    try:
+        state_preferences(**form.cleaned_data, actor=request.member.actor, now=utc_now())
+    except UnableToPrefer as error:
+        form.add_error(None, f"{error}")
+        return _show_settings(request, preferences=form, status=400)
+    messages.success(request, "Saved.")
+    return redirect("portal:settings")
+
+
+@action(Right.MANAGE_PROVIDERS)
+def keep_credential(request: PortalRequest) -> HttpResponse:
+    """Seal a key at a provider, in place of an older one."""
+    form = CredentialForm(request.POST)
+    if not form.is_valid():
+        return _show_settings(request, credential=form, status=400)
+    store_credential(**form.cleaned_data, actor=request.member.actor, now=utc_now())
+    messages.success(request, "The provider key is sealed and in use within seconds.")
+    return redirect("portal:settings")
+
+
+@action(Right.MANAGE_PROVIDERS)
+def change_stance(request: PortalRequest, id: UUID) -> HttpResponse:
+    """State what a provider's terms let us do from now on."""
+    credential: ProviderCredential = get_object_or_404(ProviderCredential.objects.all(), id=id)
+    form = StanceForm(request.POST)
+    if form.is_valid():
+        state_stance(credential, stance=form.cleaned_data["stance"], actor=request.member.actor, now=utc_now())
+        messages.success(request, "The stance holds from now on; pairs keep the one they came in under.")
+    else:
+        messages.error(request, "That is no stance.")
+    return redirect("portal:settings")
+
+
+@action(Right.MANAGE_TENANT)
+def add(request: PortalRequest) -> HttpResponse:
+    """Let a person in."""
+    form = MemberForm(request.POST)
+    if not form.is_valid():
+        return _show_settings(request, member_form=form, status=400)
+    try:
+        add_member(**form.cleaned_data, actor=request.member.actor, now=utc_now())
+    except UnableToChangeMembers as error:
+        form.add_error("email", f"{error}".capitalize() + ".")
+        return _show_settings(request, member_form=form, status=400)
+    messages.success(request, "Added.")
+    return redirect("portal:settings")
+
+
+@action(Right.MANAGE_TENANT)
+def change(request: PortalRequest, id: int) -> HttpResponse:
+    """Give a member another role."""
+    form = RoleForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, "That is no role.")
+        return redirect("portal:settings")
+    try:
+        change_role(_member(id), role=form.cleaned_data["role"], actor=request.member.actor, now=utc_now())
+        messages.success(request, "The role is changed.")
+    except UnableToChangeMembers as error:
+        messages.error(request, f"{error}".capitalize() + ".")
+    return redirect("portal:settings")
+
+
+@action(Right.MANAGE_TENANT)
+def remove(request: PortalRequest, id: int) -> HttpResponse:
+    """Take a member out."""
+    try:
+        remove_member(_member(id), actor=request.member.actor, now=utc_now())
+        messages.success(request, "Removed.")
+    except UnableToChangeMembers as error:
+        messages.error(request, f"{error}".capitalize() + ".")
+    return redirect("portal:settings")
+
+
+@page()
+def event_list(request: PortalRequest) -> HttpResponse:
+    """The audit trail."""
+    found = newest_first(Event.objects.all(), before=request.GET.get("before", ""))
+    return show(request, "events.html", events=found.rows, next=found.next)
+
+
+@page()
+def events_csv(request: PortalRequest) -> HttpResponse:
+    """The latest part of the audit trail for a spreadsheet."""
+    events = Event.objects.order_by("-at", "-id")[:EVENTS_EXPORTED]
+    rows = [(one.at, one.kind, one.actor, one.subject_id, one.data) for one in events]
+    return as_csv("events.csv", ("at", "kind", "actor", "subject", "data"), rows)
+
+
+def _member(id: int) -> Membership:
+    found: Membership = get_object_or_404(Membership.objects.all(), id=id)
+    return found
+
+
+def _show_settings(request: PortalRequest, *, status: int = 200, **forms: object) -> HttpResponse:
+    tenant: Tenant = Tenant.objects.get()
+    stated = {name: getattr(tenant, name) for name in ("name", "approval", "log_content")}
+    context: dict[str, object] = {
+        "preferences": PreferencesForm(initial=stated),
+        "credential": CredentialForm(),
+        "member_form": MemberForm(),
+        "credentials": [
+            (one, StanceForm(initial={"stance": one.stance})) for one in ProviderCredential.objects.order_by("provider")
+        ],
+        "members": [
+            (one, RoleForm(initial={"role": one.role}))
+            for one in Membership.objects.select_related("user").order_by("id")
+        ],
+        **forms,
+    }
+    return show(request, "settings.html", status=status, **context)
