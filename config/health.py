@@ -20,7 +20,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 if both database roles and Valkey answer, else 503 with which one does not, and no more: errors hold addresses."""
+    """200 if both database roles and Valkey answer, else 503 and which does not, but no more: errors hold addresses."""
     parts = {**{name: _database_answers(name) for name in ("default", "door")}, "valkey": _valkey_answers()}
     return JsonResponse(parts, status=200 if all(parts.values()) else 503)
 

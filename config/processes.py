@@ -107,13 +107,13 @@ class Household:
 
     def __init__(self, *, environ: Mapping[str, str], logs: Path) -> None:
         self._environ = dict(environ)
-        self._logs = logs
+        self.logs = logs
         self._running: list[tuple[Program, subprocess.Popen[bytes]]] = []
         logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, program: Program) -> None:
         """Start a process in a group of its own, tied to this one's life; its output goes to a log."""
-        with (self._logs / f"{program.name}.log").open("ab") as log:
+        with (self.logs / f"{program.name}.log").open("ab") as log:
             self._running.append((program, _spawn(program, {**self._environ, **program.environ}, log)))
 
     def wait_ready(self, name: str, *, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -124,9 +124,20 @@ class Household:
             waited = time.monotonic() - started
             if process.poll() is not None or waited > program.seconds:
                 why = "ended" if process.poll() is not None else f"is not ready after {waited:.0f} s"
-                raise UnableToRun(f"{name} {why}: see {self._logs / name}.log")
+                raise UnableToRun(f"{name} {why}: see {self.logs / name}.log")
             tell(f"{name} is starting ({waited:.0f} s)")
             time.sleep(0.25)
+
+    def tell(self, **environ: str) -> None:
+        """Have processes started from now on know these settings too."""
+        self._environ.update(environ)
+
+    def kill(self, name: str) -> None:
+        """kill -9 a process with all of its group, as a machine that fails would."""
+        entry = next(one for one in self._running if one[0].name == name)
+        _signal_group(entry[1], signal.SIGKILL)
+        entry[1].wait()
+        self._running.remove(entry)
 
     def ended(self) -> list[str]:
         """Names of processes that ended by themselves."""

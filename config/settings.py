@@ -64,6 +64,8 @@ LORA_EPOCHS = env.int("LORA_EPOCHS", default=2)
 LORA_LEARNING_RATE = env.float("LORA_LEARNING_RATE", default=2e-3)
 PREFERRED_RUNG = env.str("PREFERRED_RUNG", default="lora", validate=lambda rung: rung in {"head", "lora"})
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)
+if PRODUCTION and WEBHOOK_ALLOW_PRIVATE:
+    raise ImproperlyConfigured("PRODUCTION=1 delivers no webhook to a private address: unset WEBHOOK_ALLOW_PRIVATE")
 TEACHER_BASE_URLS = {
     "openai": env.str("OPENAI_BASE_URL", default="https://api.openai.com"),
     "anthropic": env.str("ANTHROPIC_BASE_URL", default="https://api.anthropic.com"),

@@ -24,6 +24,7 @@ from ingestion.core.redact import redact
 from ingestion.core.split import Split, assign_splits
 from ingestion.core.templates import Template, extract_query
 from ingestion.core.terms import Stance, may_train
+from ingestion.erase import held_calls
 from ingestion.models import Call, Dataset, Example, Workload
 from ingestion.payloads import Pair, UnableToReadPair, payloads_of, read_pair
 from tenants.core.sealing import open_sealed, seal
@@ -212,6 +213,9 @@ def _assign(rows: list[Candidate], left_out: Counter[str]) -> list[Candidate]:
 def _freeze(workload: Workload, rows: list[Candidate], left_out: Counter[str], now: datetime) -> Dataset:
     """Write the version, its examples and its event in one transaction."""
     kind, data_key = Kind(workload.kind), data_key_in_force()
+    held = held_calls([row.call_id for row in rows])
+    left_out["erased"] += len(rows) - len(held)
+    rows = [row for row in rows if row.call_id in held]
     rows, labels = _close_labels(rows, left_out) if kind is Kind.LABEL else (rows, {})
     rows, redactions = _redact_training(rows) if kind is Kind.LABEL else (rows, 0)
     train = [row for row in rows if row.split is Split.TRAIN]

@@ -101,7 +101,7 @@ def _guarded(methods: tuple[str, ...], needs: Right | None) -> Callable[[View[Gi
             add_never_cache_headers(response)
             return response
 
-        return guarded
+        return cast(Bare[Given], guarded)
 
     return wrap
 

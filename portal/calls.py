@@ -1,5 +1,6 @@
 """Calls: the log, and one of them by its id with what was asked and answered."""
 
+from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -58,7 +59,7 @@ def _call(id: UUID) -> Call:
     return found
 
 
-def _show_call(request: PortalRequest, call: Call, **more: object) -> HttpResponse:
+def _show_call(request: PortalRequest, call: Call, **more: Any) -> HttpResponse:
     return show(
         request,
         "call.html",

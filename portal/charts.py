@@ -10,7 +10,8 @@ from pygal.style import Style
 INK: Final = "#7d879b"  # legible on white and on near-black: a picture doesn't know which page it is on
 ARMS: Final = {"student": "#2f9e74", "teacher": "#6478d3", "fallback": "#d59a2f", "control": "#a678c8"}
 GOOD, CALM, BAD = "#2f9e74", "#6478d3", "#d4555f"
-_WIDTH, _HEIGHT = 760, 300
+WIDE: Final = (1060, 300)
+HALF: Final = (560, 320)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Look:
 
 def draw_calls(buckets: Sequence[Bucket]) -> str:
     """Calls over time, stacked by arm."""
-    chart = pygal.StackedBar(**_config([ARMS[arm] for arm in ARMS], legend=True), spacing=4)
+    chart = pygal.StackedBar(**_config(list(ARMS.values()), WIDE, stroke=0.4))
     chart.x_labels = [bucket.label for bucket in buckets]
     chart.x_labels_major = chart.x_labels[:: max(1, len(buckets) // 6)]
     chart.show_minor_x_labels = False
@@ -46,18 +47,20 @@ def draw_curve(points: Sequence[Mapping[str, Any]], *, alpha: float, rows: int) 
     """The bound on the risk, and the share of calls accepted, by threshold."""
     shown = sorted(points, key=lambda point: float(point["threshold"]))
     ends = [float(shown[0]["threshold"]), float(shown[-1]["threshold"])]
-    chart = pygal.XY(**_config([BAD, CALM, INK], legend=True), dots_size=2.5, range=(0, 1))
+    chart = pygal.XY(**_config([BAD, CALM, INK], HALF), dots_size=2.5, range=(0, 1))
     chart.x_title = "threshold"
-    chart.add("upper bound of the risk", [(point["threshold"], point["upper_bound"]) for point in shown])
-    chart.add("share accepted", [(point["threshold"], point["accepted"] / max(rows, 1)) for point in shown])
+    chart.value_formatter = _percent
+    chart.add("risk bound", [(point["threshold"], point["upper_bound"]) for point in shown])
+    chart.add("accepted", [(point["threshold"], point["accepted"] / max(rows, 1)) for point in shown])
     chart.add("α", [(end, alpha) for end in ends], show_dots=False, stroke_style={"dasharray": "6, 4"})
     return _uri(chart)
 
 
 def draw_risk(looks: Sequence[Look], *, alpha: float) -> str:
     """The confidence sequence of the risk against α, by number of audits."""
-    chart = pygal.XY(**_config([BAD, CALM, GOOD, INK], legend=True), show_dots=False)
+    chart = pygal.XY(**_config([BAD, CALM, GOOD, INK], HALF), show_dots=False)
     chart.x_title = "audits"
+    chart.value_formatter = _percent
     chart.x_value_formatter = lambda value: f"{value:.0f}"
     chart.range = (0, min(1.0, max(4 * alpha, looks[-1].high * 1.2)))
     top = chart.range[1]
@@ -71,14 +74,14 @@ def draw_risk(looks: Sequence[Look], *, alpha: float) -> str:
 
 def draw_months(months: Sequence[tuple[str, float, float]]) -> str:
     """Per month: what the teacher would have cost, and what was spent."""
-    chart = pygal.Bar(**_config([INK, GOOD], legend=True), spacing=20)
+    chart = pygal.Bar(**_config([INK, GOOD], WIDE, stroke=0.4))
     chart.x_labels = [label for label, _, _ in months]
     chart.add("would have cost", [would for _, would, _ in months])
     chart.add("was spent", [spent for _, _, spent in months])
     return _uri(chart)
 
 
-def _config(colors: Sequence[str], *, legend: bool) -> dict[str, Any]:
+def _config(colors: Sequence[str], size: tuple[int, int], *, stroke: float = 2.2) -> dict[str, Any]:
     style = Style(
         background="transparent",
         plot_background="transparent",
@@ -94,20 +97,25 @@ def _config(colors: Sequence[str], *, legend: bool) -> dict[str, Any]:
         major_label_font_size=12,
         legend_font_size=12,
         title_font_size=12,
-        stroke_width=2.2,
+        stroke_width=stroke,
     )
     return {
         "style": style,
-        "width": _WIDTH,
-        "height": _HEIGHT,
+        "width": size[0],
+        "height": size[1],
         "js": (),
-        "show_legend": legend,
+        "truncate_label": -1,
+        "legend_at_bottom_columns": len(colors),
         "legend_at_bottom": True,
         "legend_box_size": 10,
         "margin": 8,
         "show_y_guides": True,
         "show_x_guides": False,
     }
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share in (0, 1) or share >= 0.1 else f"{share:.1%}"
 
 
 def _uri(chart: Any) -> str:

@@ -19,8 +19,8 @@ APPROVALS = [
     (Workload.Approval.ASK_FIRST, "Ask me first"),
 ]
 PROMISES = [
-    (Workload.Promise.PER_ANSWER, "of the answers the student gives"),
-    (Workload.Promise.PER_CALL, "of all calls of this workload"),
+    (Workload.Promise.PER_ANSWER, "of the student’s answers"),
+    (Workload.Promise.PER_CALL, "of all calls"),
 ]
 STANCES = [
     (ProviderCredential.Stance.ALLOWED, "Allowed: an open-weight teacher, or terms that permit distillation"),

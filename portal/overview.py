@@ -1,5 +1,7 @@
 """The first page: what is answered by whom, how well, what it saved, and what wants a person."""
 
+from typing import Any
+
 from django.http import HttpResponse
 
 from ingestion.models import Workload
@@ -29,7 +31,7 @@ def overview_figures(request: PortalRequest) -> HttpResponse:
     return show(request, "_overview.html", **_figures())
 
 
-def _figures() -> dict[str, object]:
+def _figures() -> dict[str, Any]:
     now = utc_now()
     spend = measure_spend(now)
     rollouts = open_rollouts()

@@ -11,6 +11,8 @@ from serving.models import Certificate, Evaluation, Rollout
 from serving.rollout import Tally, tally
 from training.models import Adapter, TrainingRun
 
+RUNGS = {"lora": "LoRA", "head": "linear head"}
+
 
 class Progress(StrEnum):
     """How far a stage is."""
@@ -116,21 +118,22 @@ def _dataset(dataset: Dataset | None, workload: Workload) -> Stage:
 def _run(run: TrainingRun | None) -> Stage:
     if run is None:
         return Stage("Training", Progress.WAITING, "Starts when a dataset is frozen")
+    name = RUNGS.get(run.rung, run.rung)
     cost = f"{run.seconds:,.0f} s, {run.cost:.4f} {run.currency}"
     match run.status:
         case TrainingRun.Status.QUEUED:
-            return Stage("Training", Progress.ACTIVE, f"A {run.rung} student is queued", run.created_at)
+            return Stage("Training", Progress.ACTIVE, f"A {name} student is queued", run.created_at)
         case TrainingRun.Status.RUNNING:
             return Stage(
                 "Training",
                 Progress.ACTIVE,
-                f"Training a {run.rung} student",
+                f"Training a {name} student",
                 run.started_at,
                 _pace(run.progress),
                 _steps(run.progress),
             )
         case TrainingRun.Status.SUCCEEDED:
-            return Stage("Training", Progress.DONE, f"A {run.rung} student was trained", run.finished_at, (cost,))
+            return Stage("Training", Progress.DONE, f"A {name} student was trained", run.finished_at, (cost,))
     return Stage(
         "Training", Progress.FAILED, f"The run {_words(run.status)}", run.finished_at, (run.error or "no reason given",)
     )
@@ -157,13 +160,12 @@ def _certificate(certificate: Certificate | None) -> Stage:
         return Stage(title, Progress.WAITING, "A threshold that keeps the promise, or none")
     if not certificate.certified:
         more = certificate.more_rows_needed
-        lines = (certificate.reason, f"About {more:,} more pairs to certify on are needed." if more else "")
-        return Stage(
-            title, Progress.FAILED, "Not certified", certificate.issued_at, tuple(line for line in lines if line)
-        )
-    bound = f"{certificate.upper_bound:.2%}" if certificate.upper_bound is not None else "–"
+        needed = f"About {more:,} more pairs to certify on are needed." if more else ""
+        why = tuple(line for line in (certificate.reason, needed) if line)
+        return Stage(title, Progress.FAILED, "Not certified", certificate.issued_at, why)
+    bound = _percent(certificate.upper_bound, 2) if certificate.upper_bound is not None else "–"
     lines = (
-        f"At most {certificate.alpha:.1%} differ, {1 - certificate.delta:.0%} sure",
+        f"At most {_percent(certificate.alpha)} differ, {_percent(1 - certificate.delta, 0)} sure",
         f"{certificate.differing} of {certificate.accepted:,} accepted answers differed; bound {bound}",
         f"On {certificate.calibration_rows:,} rows kept for this",
     )
@@ -182,7 +184,8 @@ def _rollout(rollout: Rollout | None, counted: Tally | None) -> Stage:
     title = "Rollout"
     if rollout is None or counted is None:
         return Stage(title, Progress.WAITING, "Shadow, canary, ramp, full")
-    lines = [f"{counted.accepted:,} audits, {counted.differing} differed; risk {counted.low:.1%} to {counted.high:.1%}"]
+    band = f"{_percent(counted.low)} to {_percent(counted.high)}"
+    lines = [f"{counted.accepted:,} audits, {counted.differing} differed; risk {band}"]
     if rollout.reason:
         lines.append(rollout.reason)
     if rollout.approved_at is None and rollout.state == Rollout.State.SHADOW:
@@ -210,6 +213,10 @@ def _steps(progress: Mapping[str, Any]) -> tuple[Meter, ...]:
 
 def _largest(left_out: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(left_out.items(), key=lambda item: -item[1])[:4]
+
+
+def _percent(share: float, places: int = 1) -> str:
+    return f"{share * 100:.{places}f}\u00a0%"
 
 
 def _words(code: str) -> str:

@@ -82,12 +82,12 @@ def add(request: PortalRequest) -> HttpResponse:
 @action(Right.MANAGE_TENANT)
 def change(request: PortalRequest, id: int) -> HttpResponse:
     """Give a member another role."""
-    form = RoleForm(request.POST)
+    member, form = _member(id), RoleForm(request.POST)
     if not form.is_valid():
         messages.error(request, "That is no role.")
         return redirect("portal:settings")
     try:
-        change_role(_member(id), role=form.cleaned_data["role"], actor=request.member.actor, now=utc_now())
+        change_role(member, role=form.cleaned_data["role"], actor=request.member.actor, now=utc_now())
         messages.success(request, "The role is changed.")
     except UnableToChangeMembers as error:
         messages.error(request, f"{error}".capitalize() + ".")

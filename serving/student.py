@@ -162,6 +162,7 @@ def completion_body(spec: StudentSpec, query: str, *, salt: str) -> dict[str, ob
         "temperature": 0,
         "logprobs": 2,
         "cache_salt": salt,
+        "add_special_tokens": False,  # training added none; a second start token would be another prompt
     }
     if spec.kind == Kind.LABEL:
         body["structured_outputs"] = {"choice": list(spec.labels)}

@@ -68,7 +68,8 @@ class ReadOnlyShared(ReadOnly):
 
     def get_queryset(self, request: HttpRequest) -> "QuerySet[Any]":
         """All rows."""
-        return self.model._default_manager.only(*{"pk", *self.columns})
+        found: QuerySet[Any] = self.model._default_manager.only(*{"pk", *self.columns})
+        return found
 
 
 @admin.register(Tenant)

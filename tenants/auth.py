@@ -47,7 +47,7 @@ class KeyAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-class KeyScheme(OpenApiAuthenticationExtension):
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """Tells the schema how a key is sent."""
 
     target_class = "tenants.auth.KeyAuthentication"
@@ -69,8 +69,9 @@ class Caller:
 
 def identify(request: Request) -> Caller:
     """The caller behind an authenticated request: a key's tenant, or the person's own. Raises PermissionDenied."""
-    if isinstance(request.user, KeyCaller):
-        return Caller(request.user.tenant_id, f"key:{request.user.key_id}", KEY_RIGHTS)
+    user: object = request.user
+    if isinstance(user, KeyCaller):
+        return Caller(user.tenant_id, f"key:{user.key_id}", KEY_RIGHTS)
     member = membership_of(request.user.pk)
     if member is None:
         raise PermissionDenied("no membership")

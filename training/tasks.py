@@ -8,6 +8,7 @@ from celery import shared_task
 
 from tenants.models import tenant_ids
 from training import launch
+from training.taint import taint_due
 
 
 def _now() -> datetime:
@@ -16,9 +17,10 @@ def _now() -> datetime:
 
 @shared_task(ignore_result=True)
 def training_due(**_: Any) -> None:
-    """Queue runs for new datasets, and wake a trainer for each run that is free."""
+    """Queue runs for new datasets, mark what learnt from the erased, and wake a trainer for each run that is free."""
     for tenant_id in tenant_ids():
         launch.queue_runs(tenant_id, now=_now())
+        taint_due(tenant_id, now=_now())
     for tenant_id, run_id in launch.runs_due(_now()):
         train.delay(tenant_id=str(tenant_id), run_id=str(run_id))
 

@@ -23,8 +23,8 @@ def money(amount: Decimal | float | None, currency: str = "USD") -> str:
 
 @register.filter
 def percent(share: float | None, places: int = 1) -> str:
-    """A share in [0, 1] as per cent."""
-    return "–" if share is None else f"{share:.{places}%}".replace("%", " %")
+    """A share in [0, 1] as per cent, with a space that doesn't break."""
+    return "–" if share is None else f"{share:.{places}%}".replace("%", "\u00a0%")
 
 
 @register.filter

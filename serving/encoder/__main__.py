@@ -15,7 +15,8 @@ from training.lora.embed import Embedder
 
 def main(arguments: list[str]) -> int:
     """Load the sentence encoder and serve until told to stop; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Serve embeddings' verdicts on loopback.")
+    parser = argparse.ArgumentParser(description="Serve embeddings' verdicts.")
+    parser.add_argument("--host", default="127.0.0.1", help="the private address of a container")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", type=Path, required=True, help="directory of the sentence encoder")
     options = parser.parse_args(arguments)
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(1)  # one query is too small to share out; more encoders use more cores
     app = EncoderApp(embedder=Embedder(options.model), cache=Path(cache))
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", access_log=False)
     return 0
 
 

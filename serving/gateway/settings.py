@@ -8,6 +8,7 @@ from tenants.core.sealing import derive_key
 
 SNAPSHOT_CONTEXT = "snapshot/1"
 SHORTEST_SECRET = 32
+DEMO_SECRETS = b"demo-secret-"
 
 
 class UnableToStart(Exception):
@@ -36,6 +37,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     secret = _text(environ, "SECRET_KEY").encode()
     if len(secret) < SHORTEST_SECRET:
         raise UnableToStart(f"SECRET_KEY is shorter than {SHORTEST_SECRET} bytes")
+    if environ.get("PRODUCTION", "") not in ("", "0", "false") and secret.startswith(DEMO_SECRETS):
+        raise UnableToStart("SECRET_KEY is the demo's, and PRODUCTION is set")
     return Settings(
         snapshot_file=Path(_text(environ, "SNAPSHOT_FILE")),
         spool_dir=Path(_text(environ, "SPOOL_DIR")),

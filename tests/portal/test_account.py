@@ -10,7 +10,12 @@ from tests.portal.conftest import Browser, log_in
 
 
 def sign_up(browser, **changed):
-    data = {"company": "Harbour & Sons", "email": "Ann@harbour.example", "password": "blue cranes over water", **changed}
+    data = {
+        "company": "Harbour & Sons",
+        "email": "Ann@harbour.example",
+        "password": "blue cranes over water",
+        **changed,
+    }
     return browser.submit("/signup", data)
 
 

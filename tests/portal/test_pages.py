@@ -32,8 +32,9 @@ def test_the_overview_shows_the_figures_and_what_needs_attention(owner, company)
 
 
 def test_no_page_holds_inline_script_or_style(owner, world, company):
-    for path in ("/", "/workloads", f"/workloads/{world.workload}", "/calls", f"/calls/{world.call}", "/keys", "/savings",
-                 f"/savings/{world.statement}", "/webhooks", "/settings", "/settings/events", "/login", "/signup"):  # fmt: skip
+    mine = (f"/workloads/{world.workload}", f"/calls/{world.call}", f"/savings/{world.statement}")
+    lists = ("/", "/workloads", "/calls", "/keys", "/savings", "/webhooks", "/settings", "/settings/events")
+    for path in (*mine, *lists, "/login", "/signup", "/nowhere"):
         answer = owner.get(path)
         text = answer.content.decode()
         assert "<style" not in text and " style=" not in text and not re.search(r"<script(?![^>]* src=)", text), path
@@ -42,8 +43,8 @@ def test_no_page_holds_inline_script_or_style(owner, world, company):
 
 def test_a_workload_shows_its_pipeline_its_risk_and_its_promise(owner, world):
     page = owner.get(f"/workloads/{world.workload}").content.decode()
-    for expected in ("Version 1 frozen", "Three arms compared", "Certified at threshold 0.700", "Shadow", "120 audits"):
-        assert expected.replace("120", "96") in page
+    for expected in ("Version 1 frozen", "Three arms compared", "Certified at threshold 0.700", "Shadow", "96 audits"):
+        assert expected in page
     assert page.count("data:image/svg+xml") == 2
     chart = base64.b64decode(re.search(r"base64,([^\"]+)\"", page).group(1)).decode()
     assert "<svg" in chart and "<script" not in chart
@@ -108,7 +109,7 @@ def test_a_key_is_shown_once_and_works_until_it_is_revoked(owner, company):
 
 def test_the_statement_adds_up_on_the_page_and_in_the_csv(owner, world):
     page = owner.get(f"/savings/{world.statement}").content.decode()
-    for figure in ("$121.56", "$38.18", "$81.10", "$79.88", "$82.31", "$16.22", "20 %"):
+    for figure in ("$121.56", "$38.18", "$81.10", "$79.88", "$82.31", "$16.22", "20\u00a0%"):
         assert figure in page
     answer = owner.get(f"/savings/{world.statement}.csv")
     assert answer.headers["Content-Disposition"].startswith("attachment")

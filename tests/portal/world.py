@@ -1,4 +1,4 @@
-"""Fills a tenant with one of everything, each text of it marked, so that a leak anywhere is found by searching for the mark."""
+"""Fills a tenant with one of everything, each text of it marked, so that a leak is found by looking for the mark."""
 
 import json
 import os
@@ -110,7 +110,10 @@ def _call(company, workload: Workload, at: datetime, arm: Arm) -> Call:
         total_ms=63.5,
         teacher_cost=None if student else Decimal("0.000495"),
     )
-    request = {"model": "gpt-4o", "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUERY}]}
+    request = {
+        "model": "gpt-4o",
+        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUERY}],
+    }
     message = {"role": "assistant", "content": f"track_shipment <b>{MARK}</b>"}
     response = {
         "id": "x",
@@ -282,7 +285,11 @@ def _money(workload: Workload, now: datetime) -> SavingsStatement:
         updated_at=now,
     )
     Invoice.objects.create(
-        statement=statement, amount=Decimal("16.22"), currency="USD", hosted_url=f"https://pay.example/{MARK}", created_at=now
+        statement=statement,
+        amount=Decimal("16.22"),
+        currency="USD",
+        hosted_url=f"https://pay.example/{MARK}",
+        created_at=now,
     )
     return statement
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from training.lora.base import ensure
+from training.lora.starter_models import ensure
 
 
 def build(source: Path, target: Path) -> None:

