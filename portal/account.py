@@ -12,7 +12,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.access import show, utc_now
 from portal.forms import SignUpForm
-from portal.throttle import UnableToCount, count_failure, is_throttled
+from portal.throttle import UnableToCount, count_try, is_throttled
 from tenants.models import Membership, User
 from tenants.provision import UnableToSignUp, sign_up
 
@@ -23,15 +23,27 @@ def sign_up_page(request: HttpRequest) -> HttpResponse:
     if request.user.is_authenticated:
         return redirect("portal:overview")
     form = SignUpForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            _, user = sign_up(**form.cleaned_data, now=utc_now())
-        except UnableToSignUp as error:
-            form.add_error("email", f"{error}".capitalize() + ".")
-        else:
-            login(request, user)
-            return redirect("portal:overview")
+    if request.method == "POST" and form.is_valid() and _sign_up(request, form):
+        return redirect("portal:overview")
     return show(request, "sign_up.html", form=form, status=400 if form.errors else 200)
+
+
+def _sign_up(request: HttpRequest, form: SignUpForm) -> bool:
+    """Whether it worked; why not is said in the form."""
+    try:
+        if is_throttled(request, "sign-up"):
+            form.add_error(None, "Too many sign-ups from your address. Try again in a quarter of an hour.")
+            return False
+        count_try(request, "sign-up")
+        _, user = sign_up(**form.cleaned_data, now=utc_now())
+    except UnableToCount:
+        form.add_error(None, "Sign-up is not possible at the moment. Try again soon.")
+        return False
+    except UnableToSignUp as error:
+        form.add_error("email", f"{error}".capitalize() + ".")
+        return False
+    login(request, user)
+    return True
 
 
 class LogIn(LoginView):
@@ -43,7 +55,7 @@ class LogIn(LoginView):
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Refuse before the password is looked at where guessing is going on."""
         try:
-            if is_throttled(request):
+            if is_throttled(request, "failed-log-in"):
                 return self._refuse("Too many failures from your address. Try again in a quarter of an hour.", 429)
             return super().post(request, *args, **kwargs)
         except UnableToCount:
@@ -51,7 +63,7 @@ class LogIn(LoginView):
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Count it."""
-        count_failure(self.request)
+        count_try(self.request, "failed-log-in")
         response = super().form_invalid(form)
         response.status_code = 400
         return response

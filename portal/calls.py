@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404
+from django.shortcuts import get_object_or_404, redirect
 
 from ingestion.core.calls import Arm
 from ingestion.models import Call, Workload
@@ -18,7 +18,10 @@ from tenants.models import ApiKey
 
 @page()
 def call_list(request: PortalRequest) -> HttpResponse:
-    """Calls, newest first, of one arm or one workload if asked."""
+    """Calls, newest first, of one arm or one workload if asked; straight to one whose id is given."""
+    wanted = read_id(request.GET.get("id", ""))
+    if wanted is not None:
+        return redirect("portal:call", id=wanted)
     arm, workload = request.GET.get("arm", ""), request.GET.get("workload", "")
     calls = Call.objects.all()
     if arm in set(Arm):
@@ -52,6 +55,14 @@ def open_call_bodies(request: PortalRequest, id: UUID) -> HttpResponse:
     call = _call(id)
     bodies = open_call(call, actor=request.member.actor, now=utc_now())
     return _show_call(request, call, bodies=bodies, opened=True)
+
+
+def read_id(typed: str) -> UUID | None:
+    """An id as somebody pasted it; None where it is none."""
+    try:
+        return UUID(typed.strip())
+    except ValueError:
+        return None
 
 
 def _call(id: UUID) -> Call:

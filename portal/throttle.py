@@ -1,4 +1,4 @@
-"""Slows down guessing of passwords: failures are counted by address, where all web processes see the count."""
+"""Slows down guessing of passwords and sign-ups in bulk: counted by address, where all web processes see the count."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest
 
-ALLOWED_FAILURES: Final = 10
+ALLOWED: Final = {"failed-log-in": 10, "sign-up": 20}
 WINDOW_SECONDS: Final = 15 * 60
 
 
@@ -15,24 +15,24 @@ class UnableToCount(Exception):
     """Valkey does not answer. Nobody is let in uncounted."""
 
 
-def is_throttled(request: HttpRequest) -> bool:
-    """Whether an address has used its failures up. Raises UnableToCount."""
+def is_throttled(request: HttpRequest, what: str) -> bool:
+    """Whether an address has used up its tries at `what`. Raises UnableToCount."""
     try:
-        return int(cache.get(_key(request)) or 0) >= ALLOWED_FAILURES
+        return int(cache.get(_key(request, what)) or 0) >= ALLOWED[what]
     except redis.RedisError as error:
-        raise UnableToCount("log-in is not possible at the moment") from error
+        raise UnableToCount("tries can not be counted at the moment") from error
 
 
-def count_failure(request: HttpRequest) -> None:
-    """Add one; the window runs from an address's first failure. Raises UnableToCount."""
-    key = _key(request)
+def count_try(request: HttpRequest, what: str) -> None:
+    """Add one; the window runs from an address's first. Raises UnableToCount."""
+    key = _key(request, what)
     try:
         if not cache.add(key, 1, WINDOW_SECONDS):
             cache.incr(key)
     except ValueError:  # the window ended between the two
         cache.set(key, 1, WINDOW_SECONDS)
     except redis.RedisError as error:
-        raise UnableToCount("log-in is not possible at the moment") from error
+        raise UnableToCount("tries can not be counted at the moment") from error
 
 
 def address_of(request: HttpRequest) -> str:
@@ -44,5 +44,5 @@ def address_of(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
-def _key(request: HttpRequest) -> str:
-    return f"log-in-failures:{address_of(request)}"
+def _key(request: HttpRequest, what: str) -> str:
+    return f"{what}:{address_of(request)}"

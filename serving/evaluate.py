@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import aiohttp
@@ -81,7 +82,7 @@ def evaluate(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> Evaluati
         with acting_for(tenant_id):
             Evaluation.objects.filter(id=evaluation.id).update(lease_until=now, error=error.reason)
         raise UnableToEvaluate(error.reason) from error
-    arms = {"student": _agreement(rows), "base": base, "rows": len(rows)}
+    arms: dict[str, Any] = {"student": _agreement(rows), "base": base, "rows": len(rows)}
     with acting_for(tenant_id):
         done = Evaluation.objects.filter(id=evaluation.id, status=Evaluation.Status.RUNNING).update(
             status=Evaluation.Status.DONE, arms=arms, rows=msgspec.to_builtins(rows), finished_at=now, error=""

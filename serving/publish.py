@@ -52,7 +52,7 @@ def _providers() -> dict[UUID, list[ProviderCredential]]:
 
 
 def _tenant(tenant: Tenant, credentials: list[ProviderCredential], routes: dict[str, RouteEntry]) -> TenantEntry:
-    data_key = open_data_key(tenant.id, tenant.data_key_sealed)
+    data_key = open_data_key(tenant.id, bytes(tenant.data_key_sealed))
     return TenantEntry(
         active=tenant.status == Tenant.Status.ACTIVE,
         data_key=data_key,

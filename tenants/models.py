@@ -1,7 +1,7 @@
 """Rows of *who*: tenants, people, keys, credentials, and the log of what happened with its webhooks."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from uuid import UUID, uuid4
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
@@ -60,8 +60,8 @@ class Tenant(models.Model):
     savings_share = models.DecimalField(max_digits=5, decimal_places=4, null=True, blank=True)
     created_at = models.DateTimeField()
 
-    objects = TenantManager()
-    across_tenants = AcrossTenantsManager()
+    objects: ClassVar[TenantManager[Self]] = TenantManager()
+    across_tenants: ClassVar[AcrossTenantsManager[Self]] = AcrossTenantsManager()
 
     def __str__(self) -> str:
         return self.name

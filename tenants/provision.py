@@ -80,7 +80,7 @@ def open_credential(credential: ProviderCredential, data_key: bytes) -> str:
 def data_key_in_force() -> bytes:
     """The data key of the tenant in force."""
     tenant = Tenant.objects.get()
-    return open_data_key(tenant.id, tenant.data_key_sealed)
+    return open_data_key(tenant.id, bytes(tenant.data_key_sealed))
 
 
 def _credential_key(tenant_id: UUID) -> bytes:

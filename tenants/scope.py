@@ -8,10 +8,12 @@ length of one transaction. What must see across tenants says so by name: `across
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 from uuid import UUID
 
 from django.db import connection, models, transaction
+
+Owned = TypeVar("Owned", bound=models.Model)
 
 _in_force: ContextVar[UUID | None] = ContextVar("tenant_in_force", default=None)
 
@@ -53,10 +55,10 @@ def acting_for(tenant_id: UUID) -> Iterator[None]:
         _in_force.reset(token)
 
 
-class TenantManager(models.Manager[Any]):
+class TenantManager(models.Manager[Owned]):
     """Rows of the tenant in force; refuses to build a queryset when there is none."""
 
-    def get_queryset(self) -> models.QuerySet[Any]:
+    def get_queryset(self) -> models.QuerySet[Owned]:
         """Raises NoTenantInForce."""
         return super().get_queryset().filter(**{self._tenant_path(): tenant_in_force()})
 
@@ -64,10 +66,10 @@ class TenantManager(models.Manager[Any]):
         return "id" if self.model._meta.label == "tenants.Tenant" else "tenant_id"
 
 
-class AcrossTenantsManager(models.Manager[Any]):
+class AcrossTenantsManager(models.Manager[Owned]):
     """Rows of all tenants, read over the door's role. Allowed in a short list of files that a test holds."""
 
-    def get_queryset(self) -> models.QuerySet[Any]:
+    def get_queryset(self) -> models.QuerySet[Owned]:
         """A queryset on the `door` connection; PostgreSQL shows only the tables with a policy for it."""
         return super().get_queryset().using("door")
 
@@ -77,16 +79,17 @@ class TenantOwned(models.Model):
 
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE, related_name="+", db_index=False)
 
-    objects = TenantManager()
-    across_tenants = AcrossTenantsManager()
+    objects: ClassVar[TenantManager[Self]] = TenantManager()
+    across_tenants: ClassVar[AcrossTenantsManager[Self]] = AcrossTenantsManager()
 
     class Meta:
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Fill in the tenant in force, and refuse a row of another."""
-        if self.tenant_id is None:
+        named: UUID | None = self.tenant_id  # None until somebody says, whatever the column allows
+        if named is None:
             self.tenant_id = tenant_in_force()
-        elif self.tenant_id != tenant_in_force():
+        elif named != tenant_in_force():
             raise AnotherTenantInForce("a row of another tenant")
         super().save(*args, **kwargs)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 
 from tenants.core.keys import MintedKey
@@ -66,7 +67,11 @@ def make_company(name: str, email: str, *, stance: str = "internal_only") -> Com
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_blocker) -> Iterator[None]:
-    """Migrate the run's own database as the owner; tests then run as the application's roles."""
+    """Migrate the run's own database as the owner; tests then run as the application's roles.
+
+    Passwords are hashed cheaply here: a good hash is slow on purpose, and every test signs somebody up.
+    """
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     with django_db_blocker.unblock():
         call_command("migrate", verbosity=0)
     yield
@@ -84,7 +89,7 @@ def empty_tables() -> None:
     """Empty every table but what migrations filled, as the owner: the application's role cannot."""
     with psycopg.connect(os.environ["OWNER_DATABASE_URL"], autocommit=True) as connection:
         found = connection.execute(
-            "SELECT string_agg(format('%I', tablename), ', ') FROM pg_tables WHERE schemaname = 'public' AND tablename NOT IN "
-            "('django_migrations', 'django_content_type', 'auth_permission', 'ingestion_price')"
+            "SELECT string_agg(format('%I', tablename), ', ') FROM pg_tables WHERE schemaname = 'public' "
+            "AND tablename NOT IN ('django_migrations', 'django_content_type', 'auth_permission', 'ingestion_price')"
         ).fetchone()
         connection.execute(f"TRUNCATE {found[0]} CASCADE")

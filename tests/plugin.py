@@ -1,4 +1,4 @@
-"""Starts the real PostgreSQL and Valkey for a test run, with a database of its own, before Django reads its settings."""
+"""Starts the real PostgreSQL and Valkey of a test run, on a database of its own, before Django reads its settings."""
 
 import atexit
 import os
@@ -37,4 +37,6 @@ def pytest_load_initial_conftests() -> None:
 
 def _drop(admin_url: str, name: str) -> None:
     with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute(psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(psycopg.sql.Identifier(name)))
+        connection.execute(
+            psycopg.sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(psycopg.sql.Identifier(name))
+        )

@@ -158,6 +158,8 @@ def test_a_person_signs_up_makes_a_key_and_finds_their_way(portal, page, scheme)
     }.items():
         page.goto(portal + path)
         shoot(page, f"{scheme}-{name}")
+    page.goto(f"{portal}/api/docs")
+    page.wait_for_selector(".swagger-ui .opblock")
     assert [text for text in page.complaints if "404" not in text and "400" not in text] == []
 
 

@@ -37,15 +37,15 @@ def response_of(text: str, *, model: str = "gpt-4o", finish: str = "stop") -> by
             "object": "chat.completion",
             "created": 1,
             "model": model,
-            "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-            ],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
             "usage": {"prompt_tokens": 40, "completion_tokens": 2, "total_tokens": 42},
         }
     )
 
 
-def record_of(tenant_id: UUID, query: str, answer: str, *, at: datetime, finish: str = "stop", **facts: object) -> CallRecord:
+def record_of(
+    tenant_id: UUID, query: str, answer: str, *, at: datetime, finish: str = "stop", **facts: object
+) -> CallRecord:
     """One answered call's record. Enter `acting_for(tenant_id)` first."""
     call_id = str(facts.pop("id", uuid7(at)))
     request, response = request_of(query), response_of(answer, finish=finish)
@@ -80,7 +80,13 @@ def query_of(number: int) -> tuple[str, str]:
 
 
 def log_calls(
-    tenant_id: UUID, count: int, *, now: datetime, start: int = 0, pair: Callable[[int], tuple[str, str]] = query_of, **facts: object
+    tenant_id: UUID,
+    count: int,
+    *,
+    now: datetime,
+    start: int = 0,
+    pair: Callable[[int], tuple[str, str]] = query_of,
+    **facts: object,
 ) -> list[CallRecord]:
     """Store `count` answered calls, a minute apart, the last one just before now."""
     with acting_for(tenant_id):

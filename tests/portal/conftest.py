@@ -35,8 +35,6 @@ def quick_and_forgetful(settings):
     """Passwords are hashed quickly, and nobody's failures outlive a test."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     cache.clear()
-    yield
-    cache.clear()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth import get_user_model
 
+from portal.throttle import address_of
 from tenants.models import Membership
 from tenants.scope import acting_for
 from tests.conftest import PASSWORD
@@ -48,6 +49,28 @@ def test_ten_failures_close_the_door_even_to_the_right_password(company):
     answer = browser.submit("/login", right)
     assert answer.status_code == 429
     assert "sessionid" not in browser.cookies
+
+
+def test_one_address_does_not_sign_up_in_bulk(database):
+    for number in range(20):
+        assert sign_up(Browser(), email=f"p{number}@harbour.example").status_code == 302
+    answer = sign_up(Browser(), email="one.more@harbour.example")
+    assert answer.status_code == 400 and "Too many sign-ups" in answer.content.decode()
+
+
+def test_nobody_is_let_in_uncounted(company, settings):
+    down = {**settings.CACHES["default"], "LOCATION": "redis://127.0.0.1:1/0"}
+    settings.CACHES = {"default": down}
+    browser = Browser()
+    assert browser.submit("/login", {"username": company.user.email, "password": PASSWORD}).status_code == 503
+    assert sign_up(Browser()).status_code == 400
+
+
+def test_behind_a_proxy_the_address_is_the_one_it_wrote_last(settings, rf):
+    request = rf.get("/", headers={"x-forwarded-for": "6.6.6.6, 10.1.1.1"}, REMOTE_ADDR="192.168.0.9")
+    assert address_of(request) == "192.168.0.9"
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    assert address_of(request) == "10.1.1.1"
 
 
 def test_after_log_in_nobody_is_sent_to_another_site(company):
@@ -132,3 +155,19 @@ def test_a_removed_member_is_out_at_once(owner, company):
         member = Membership.objects.get(role="engineer")
     owner.submit(f"/settings/members/{member.id}/remove", on="/settings")
     assert person.get("/").status_code == 302
+
+
+def test_a_members_role_is_changed(owner, company):
+    join(company, owner, "engineer")
+    with acting_for(company.id):
+        member = Membership.objects.get(role="engineer")
+    path = f"/settings/members/{member.id}/role"
+    owner.submit(path, {"role": "emperor"}, on="/settings")
+    owner.submit(path, {"role": "finance"}, on="/settings")
+    with acting_for(company.id):
+        assert Membership.objects.get(id=member.id).role == "finance"
+
+
+def test_an_address_of_another_company_cannot_be_added(owner, company, rival):
+    data = {"email": rival.user.email, "role": "engineer", "password": PASSWORD}
+    assert owner.submit("/settings/members", data, on="/settings").status_code == 400

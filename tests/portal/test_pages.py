@@ -6,14 +6,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ingestion.models import Workload
+from ingestion.core.calls import body_context
+from ingestion.models import Dataset, Payload, Workload
 from portal.access import utc_now
-from serving.models import Rollout
-from tenants.models import ApiKey, Event, Tenant
-from tenants.provision import create_key
+from serving.models import Deployment, Evaluation, Rollout
+from tenants.core.sealing import seal
+from tenants.models import ApiKey, Event, ProviderCredential, Tenant, WebhookEndpoint
+from tenants.provision import create_key, data_key_in_force
 from tenants.scope import acting_for
 from tests.portal.conftest import Browser
-from tests.portal.world import MARK, make_world
+from tests.portal.world import MARK, make_streamed_call, make_world
+from training.models import TrainingRun
 
 
 def test_before_the_first_call_the_overview_shows_the_one_base_url(owner):
@@ -92,6 +95,37 @@ def test_calls_can_be_narrowed_and_paged(owner, company, now):
 @pytest.mark.parametrize("junk", ["x", "2026_x", "_", "9999-99-99T00:00:00_00000000-0000-0000-0000-000000000000"])
 def test_a_place_in_a_list_that_cannot_be_read_is_the_beginning(owner, world, junk):
     assert owner.get("/calls", {"before": junk, "arm": "'; --", "workload": "x"}).status_code == 200
+
+
+def test_a_call_is_found_by_the_id_its_answer_carried(owner, world):
+    assert owner.get("/calls", {"id": f" {world.call} "}).headers["Location"] == f"/calls/{world.call}"
+    assert owner.get("/calls", {"id": "no id"}).status_code == 200
+
+
+def test_a_streamed_call_shows_the_answer_its_events_add_up_to(owner, company, now):
+    call_id = make_streamed_call(company, now)
+    path = f"/calls/{call_id}"
+    page = owner.submit(f"{path}/bodies", on=path).content.decode()
+    assert '<pre class="body">a claim is &lt;open&gt;</pre>' in page
+
+
+def test_a_call_without_kept_bodies_says_so(owner, world, company):
+    with acting_for(company.id):
+        Payload.objects.all().delete()
+    path = f"/calls/{world.call}"
+    assert "were not kept" in owner.submit(f"{path}/bodies", on=path).content.decode()
+
+
+def test_a_body_that_is_not_of_its_dialect_is_shown_as_it_came(owner, world, company):
+    with acting_for(company.id):
+        sealed = seal(
+            data_key_in_force(),
+            b"<html>\xff bad gateway",
+            context=body_context(str(world.call), str(company.id), "response"),
+        )
+        Payload.objects.filter(call_id=world.call).update(response_sealed=sealed)
+    path = f"/calls/{world.call}"
+    assert "&lt;html&gt;\ufffd bad gateway" in owner.submit(f"{path}/bodies", on=path).content.decode()
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_revoked(owner, company):
@@ -222,3 +256,68 @@ def test_keys_made_elsewhere_are_listed_without_the_key(owner, company, now):
         _, minted = create_key(name="<script>x</script>", may_override=False, actor="test", now=now)
     page = owner.get("/keys").content.decode()
     assert minted.prefix in page and minted.plain not in page and "<script>x" not in page
+
+
+def test_endpoints_are_switched_off_and_on(owner, world, company):
+    for switch, disabled in (("disable", True), ("enable", False)):
+        owner.submit(f"/webhooks/{world.endpoint}/{switch}", on="/webhooks")
+        with acting_for(company.id):
+            assert (WebhookEndpoint.objects.get().disabled_at is not None) is disabled
+
+
+def test_a_stance_is_stated_and_a_forbidding_one_is_pointed_out(owner, world, company):
+    path = f"/settings/credentials/{world.credential}/stance"
+    owner.submit(path, {"stance": "forbidden"}, on="/settings")
+    owner.submit(path, {"stance": "whatever"}, on="/settings")
+    with acting_for(company.id):
+        assert ProviderCredential.objects.get(id=world.credential).stance == "forbidden"
+    assert "forbid training" in owner.get("/").content.decode()
+
+
+def test_what_stands_still_is_pointed_out(owner, world, company):
+    lately = datetime.now(UTC)
+    with acting_for(company.id):
+        Rollout.objects.update(state="held", held_from="canary")
+        TrainingRun.objects.update(status="failed", finished_at=lately, error="out of memory")
+        Deployment.objects.update(status="failed", changed_at=lately)
+        WebhookEndpoint.objects.update(disabled_at=lately, straight_failures=10)
+        ProviderCredential.objects.all().delete()
+    page = owner.get("/").content.decode()
+    for words in (
+        "is on hold",
+        "failed.",
+        "could not be loaded",
+        "failed again and again",
+        "No provider key is stored",
+    ):
+        assert words in page
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "words"),
+    [
+        (Workload, {"verdict": "unsuitable"}, "Stays with the teacher"),
+        (Workload, {"verdict": "not_yet"}, "Gathering calls"),
+        (Dataset, {"status": "building"}, "Version 1 is being curated"),
+        (TrainingRun, {"status": "queued"}, "A LoRA student is queued"),
+        (TrainingRun, {"status": "running", "progress": {"step": 30, "steps": 76, "loss": 0.31}}, "Step 30 of 76"),
+        (TrainingRun, {"status": "failed", "error": "out of memory"}, "out of memory"),
+        (Evaluation, {"status": "running"}, "rows it has never seen"),
+        (Evaluation, {"status": "failed", "error": "encoder down"}, "encoder down"),
+        (Rollout, {"state": "held", "held_from": "shadow"}, "On hold"),
+        (Rollout, {"state": "full", "share": 1.0}, "Full"),
+    ],
+)
+def test_each_state_of_the_pipeline_is_told_in_words(owner, world, company, model, change, words):
+    with acting_for(company.id):
+        model.objects.update(**change)
+    assert words in owner.get(f"/workloads/{world.workload}/pipeline").content.decode()
+
+
+def test_a_workload_that_was_only_just_found_has_a_page(owner, company, now):
+    with acting_for(company.id):
+        facts = {"slug": "x", "name": "X", "kind": "json", "dialect": "openai", "asked_model": "m"}
+        workload = Workload.objects.create(**facts, found_at=now, looked_at=now)
+    page = owner.get(f"/workloads/{workload.id}").content.decode()
+    assert "Frozen when enough pairs have gathered" in page
+    assert "Audits begin when" in page

@@ -8,7 +8,8 @@ from decimal import Decimal
 from uuid import UUID
 
 from billing.models import Invoice, LedgerEntry, SavingsStatement
-from ingestion.core.calls import Arm, body_context
+from ingestion.core.calls import Answer, Arm, Dialect, Finish, Usage, body_context
+from ingestion.core.dialects import parse_ask, render_stream
 from ingestion.models import Call, Dataset, Payload, Workload
 from serving.models import Audit, Certificate, Deployment, Evaluation, Rollout
 from tenants.core.sealing import seal
@@ -123,13 +124,36 @@ def _call(company, workload: Workload, at: datetime, arm: Arm) -> Call:
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 182, "completion_tokens": 4, "total_tokens": 186},
     }
+    _keep(call_id, company.id, json.dumps(request).encode(), json.dumps(response).encode())
+    return call
+
+
+def make_streamed_call(company, at: datetime) -> UUID:
+    """A call of no workload whose answer went out as a stream."""
+    raw = b'{"model": "gpt-4o", "stream": true, "messages": [{"role": "user", "content": "Is it open?"}]}'
+    answer = Answer("a claim is <open>", Finish.STOP, "gpt-4o", usage=Usage(9, 4))
+    body = render_stream(parse_ask(Dialect.OPENAI, raw), answer, call_id="x", created=1)
+    with acting_for(company.id):
+        call = Call.objects.create(
+            id=uuid7(at),
+            key_id=company.key.id,
+            at=at,
+            dialect="openai",
+            asked_model="gpt-4o",
+            arm=Arm.TEACHER,
+            stream=True,
+        )
+        _keep(call.id, company.id, raw, body)
+    return call.id
+
+
+def _keep(call_id: UUID, tenant_id: UUID, request: bytes, response: bytes) -> None:
     key = data_key_in_force()
     Payload.objects.create(
         call_id=call_id,
-        request_sealed=seal(key, json.dumps(request).encode(), context=_context(call_id, company.id, "request")),
-        response_sealed=seal(key, json.dumps(response).encode(), context=_context(call_id, company.id, "response")),
+        request_sealed=seal(key, request, context=_context(call_id, tenant_id, "request")),
+        response_sealed=seal(key, response, context=_context(call_id, tenant_id, "response")),
     )
-    return call
 
 
 def _context(call_id: UUID, tenant_id: UUID, column: str) -> str:
@@ -231,11 +255,11 @@ def _rollout(workload, adapter, now: datetime, state: str, approved: bool) -> tu
 
 
 def _audits(rollout: Rollout, calls: list[Call], now: datetime) -> None:
-    for number in range(120):
-        call_id = calls[number].id if number < len(calls) else uuid7(now)
-        Audit.objects.create(
+    Audit.objects.bulk_create(
+        Audit(
+            tenant_id=rollout.tenant_id,
             rollout=rollout,
-            call_id=call_id,
+            call_id=calls[number].id if number < len(calls) else uuid7(now),
             call_at=now,
             kind="shadow",
             status="done",
@@ -245,26 +269,31 @@ def _audits(rollout: Rollout, calls: list[Call], now: datetime) -> None:
             cost=Decimal("0.000495"),
             done_at=now + timedelta(seconds=number),
         )
+        for number in range(120)
+    )
 
 
 def _money(workload: Workload, now: datetime) -> SavingsStatement:
     starts = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     ends = (starts + timedelta(days=32)).replace(day=1)
     hour = now.replace(minute=0, second=0, microsecond=0)
-    for back in range(12):
-        for arm, calls in (("student", 80 - 3 * back), ("teacher", 10 + 2 * back), ("fallback", 6), ("control", 2)):
-            LedgerEntry.objects.create(
-                kind="calls",
-                hour=hour - timedelta(hours=back),
-                workload_id=workload.id,
-                arm=arm,
-                model=f"=gpt-4o {MARK}",
-                calls=calls,
-                counterfactual=Decimal("0.000495") * calls,
-                actual=Decimal("0.000495") * calls if arm != "student" else Decimal(0),
-                currency="USD",
-                made_at=now,
-            )
+    LedgerEntry.objects.bulk_create(
+        LedgerEntry(
+            tenant_id=workload.tenant_id,
+            kind="calls",
+            hour=hour - timedelta(hours=back),
+            workload_id=workload.id,
+            arm=arm,
+            model=f"=gpt-4o {MARK}",
+            calls=calls,
+            counterfactual=Decimal("0.000495") * calls,
+            actual=Decimal("0.000495") * calls if arm != "student" else Decimal(0),
+            currency="USD",
+            made_at=now,
+        )
+        for back in range(12)
+        for arm, calls in (("student", 80 - 3 * back), ("teacher", 10 + 2 * back), ("fallback", 6), ("control", 2))
+    )
     statement = SavingsStatement.objects.create(
         number=f"US-{starts:%Y-%m}-{MARK}",
         starts_at=starts,

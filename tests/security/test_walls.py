@@ -39,7 +39,9 @@ def test_a_table_with_a_tenant_column_never_lacks_the_wall(database):
 
 def test_partitions_cannot_be_read_by_name(database):
     with connection.cursor() as cursor:
-        cursor.execute("SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ingestion_payload'::regclass")
+        cursor.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ingestion_payload'::regclass"
+        )
         names = [name for (name,) in cursor.fetchall()]
     assert len(names) >= 4
     for name in names:
@@ -91,8 +93,8 @@ def test_every_reference_between_tenant_owned_tables_carries_the_tenant(database
                 continue
             with connection.cursor() as cursor:
                 cursor.execute(
-                    "SELECT 1 FROM pg_constraint WHERE conrelid = %s::regclass AND confrelid = %s::regclass AND contype = 'f' "
-                    "AND array_length(conkey, 1) = 2",
+                    "SELECT 1 FROM pg_constraint WHERE conrelid = %s::regclass AND confrelid = %s::regclass "
+                    "AND contype = 'f' AND array_length(conkey, 1) = 2",
                     [model._meta.db_table, target._meta.db_table],
                 )
                 if cursor.fetchone() is None:
@@ -118,12 +120,23 @@ def test_acting_for_two_tenants_at_once_is_refused(company, rival):
 
 
 def test_the_ledger_and_the_event_log_can_only_grow(company):
-    for statement in ("DELETE FROM tenants_event", "UPDATE tenants_event SET kind = 'x'", "DELETE FROM billing_ledgerentry"):
-        with pytest.raises(DatabaseError, match="permission denied"), acting_for(company.id), connection.cursor() as cursor:
+    for statement in (
+        "DELETE FROM tenants_event",
+        "UPDATE tenants_event SET kind = 'x'",
+        "DELETE FROM billing_ledgerentry",
+    ):
+        with (
+            pytest.raises(DatabaseError, match="permission denied"),
+            acting_for(company.id),
+            connection.cursor() as cursor,
+        ):
             cursor.execute(statement)
 
 
 def test_the_application_role_cannot_lift_the_wall(database):
-    for statement in ("ALTER TABLE tenants_tenant DISABLE ROW LEVEL SECURITY", "SET row_security = off; TABLE tenants_tenant"):
+    for statement in (
+        "ALTER TABLE tenants_tenant DISABLE ROW LEVEL SECURITY",
+        "SET row_security = off; TABLE tenants_tenant",
+    ):
         with pytest.raises((DatabaseError, psycopg.Error)), connection.cursor() as cursor:
             cursor.execute(statement)

@@ -1,4 +1,4 @@
-"""Makes the rows between a frozen dataset and a rollout in play, as the stages would have, for tests that start there."""
+"""Makes the rows between a frozen dataset and a rollout in play, as the stages would have made them."""
 
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -121,7 +121,9 @@ def make_evaluation(deployment: Deployment, now: datetime, rows: list[Row], *, b
         )
 
 
-def make_rollout(tenant_id: UUID, now: datetime, *, state: str = "shadow", share: float = 0.0, approved: bool = True) -> Rollout:
+def make_rollout(
+    tenant_id: UUID, now: datetime, *, state: str = "shadow", share: float = 0.0, approved: bool = True
+) -> Rollout:
     workload = make_workload(tenant_id, now)
     adapter = make_adapter(workload, now, status="accepted")
     deployment = make_deployment(adapter, now)
@@ -151,7 +153,9 @@ def make_rollout(tenant_id: UUID, now: datetime, *, state: str = "shadow", share
         )
 
 
-def make_audits(rollout: Rollout, count: int, *, differing: int = 0, at: datetime, accepted: bool = True, kind: str = "shadow") -> None:
+def make_audits(
+    rollout: Rollout, count: int, *, differing: int = 0, at: datetime, accepted: bool = True, kind: str = "shadow"
+) -> None:
     with acting_for(rollout.tenant_id):
         Audit.objects.bulk_create(
             Audit(

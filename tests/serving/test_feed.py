@@ -63,7 +63,9 @@ def test_a_teacher_s_answer_is_priced_at_the_price_of_its_instant(company, now, 
         assert Call.objects.get().teacher_cost == Decimal("12.5")
 
 
-def test_an_unknown_model_has_an_unknown_cost_and_a_student_s_answer_cost_the_teacher_nothing(company, now, spool, feed):
+def test_an_unknown_model_has_an_unknown_cost_and_a_student_s_answer_cost_the_teacher_nothing(
+    company, now, spool, feed
+):
     append(spool, company, now, 1, answered_model="nobody-knows-1")
     append(spool, company, now, 1, arm=Arm.STUDENT)
     feed.drain(now)
@@ -88,7 +90,9 @@ def test_nothing_is_committed_while_the_database_refuses(company, now, spool, fe
         assert Call.objects.count() == 5
 
 
-def test_a_snapshot_holds_live_keys_and_sealed_credentials_opened_for_the_gateway_alone(company, rival, now, feed, tmp_path):
+def test_a_snapshot_holds_live_keys_and_sealed_credentials_opened_for_the_gateway_alone(
+    company, rival, now, feed, tmp_path
+):
     assert feed.publish(now)
     assert not feed.publish(now + timedelta(seconds=1))
     raw = (tmp_path / "snapshot").read_bytes()

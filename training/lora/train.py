@@ -197,7 +197,12 @@ def run_steps(spec: RunSpec, trainee: Trainee, examples: Sequence[Encoded]) -> d
     signal.signal(signal.SIGTERM, before)
     seconds = time.monotonic() - started
     pace = (len(steps) - first) * spec.batch / seconds
-    metrics = {"tokens": float(tokens), "loss": loss, "training_seconds": round(seconds, 1), "resumed_from": float(first)}
+    metrics = {
+        "tokens": float(tokens),
+        "loss": loss,
+        "training_seconds": round(seconds, 1),
+        "resumed_from": float(first),
+    }
     return metrics | {"examples_per_s": round(pace, 2)}
 
 

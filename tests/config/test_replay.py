@@ -1,0 +1,102 @@
+"""Holds that a replay says plainly what is wrong with its file or its terms, and that a good one keeps its promise."""
+
+import json
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from config.replay_file import UnableToRead, read_rows
+from ingestion.models import Workload
+from tenants.scope import acting_for
+from tests.ingestion.makers import query_of
+
+
+def csv_of(tmp_path, rows, *, header="text,teacher_label", encoding="utf-8"):
+    path = tmp_path / "answers.csv"
+    path.write_bytes("\n".join([header, *(f'"{text}",{label}' for text, label in rows)]).encode(encoding))
+    return path
+
+
+def jsonl_of(tmp_path, lines):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_csv_and_a_jsonl_of_the_same_answers_read_the_same(tmp_path):
+    rows = [query_of(n) for n in range(70)]
+    lines = [json.dumps({"text": text, "answer": label}) for text, label in rows]
+    assert read_rows(csv_of(tmp_path, rows)) == read_rows(jsonl_of(tmp_path, lines))
+
+
+def test_messages_and_json_answers_are_taken_as_they_are(tmp_path):
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    (row, *_) = read_rows(jsonl_of(tmp_path, [json.dumps({"messages": messages, "answer": {"a": 1}})] * 60))
+    assert list(row.messages) == messages and json.loads(row.answer) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path / "missing.csv", "no such file"),
+        (lambda path: csv_of(path, [], header="text,label"), "no column teacher_label"),
+        (lambda path: csv_of(path, [], header="a,b"), "no column teacher_label and no column text"),
+        (lambda path: csv_of(path, [("Zürich", "x")] * 80, encoding="latin-1"), "not UTF-8"),
+        (lambda path: csv_of(path, [("", "x")] * 80), "0 usable rows"),
+        (lambda path: csv_of(path, [("only", "x")] * 3), "3 usable rows"),
+        (lambda path: jsonl_of(path, ["{"]), "line 1 is not JSON"),
+        (lambda path: jsonl_of(path, ['{"text": "a"}']), "line 1 needs"),
+        (lambda path: jsonl_of(path, ['["text"]']), "line 1 needs"),
+    ],
+)
+def test_a_file_that_cannot_be_replayed_is_refused_with_its_reason(tmp_path, make, words):
+    with pytest.raises(UnableToRead, match=words):
+        read_rows(make(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--alpha=0", "alpha lies between"),
+        ("--alpha=1.5", "alpha lies between"),
+        ("--alpha=nan", "alpha lies between"),
+        ("--delta=0.9", "delta lies between"),
+        ("--live-share=0.99", "--live-share lies between"),
+        ("--input-price=-1", "not negative"),
+        ("--model=nobody-knows-1", "no published price"),
+        ("--student=oracle", "invalid choice"),
+    ],
+)
+def test_terms_that_cannot_be_kept_are_refused_before_anything_starts(tmp_path, database, option, words):
+    path = csv_of(tmp_path, [query_of(n) for n in range(70)])
+    with pytest.raises(CommandError, match=words):
+        call_command("replay", str(path), option)
+
+
+@pytest.fixture
+def report_of(tmp_path, database):
+    def replay(count, *options):
+        path, report = csv_of(tmp_path, [query_of(n) for n in range(count)]), tmp_path / "report.json"
+        call_command("replay", str(path), "--report", str(report), *options)
+        return json.loads(report.read_text())
+
+    return replay
+
+
+def test_a_replay_certifies_serves_and_keeps_its_promise_on_rows_it_never_used(report_of, capsys):
+    report = report_of(1000)
+    live = report["live"]
+    assert report["certificate"]["certified"] and live["calls"] == 300
+    assert live["coverage"] > 0.5 and live["realised_risk"] <= 0.05 and live["promise_kept"]
+    assert float(live["cost_per_million_with"]) < float(live["cost_per_million_without"])
+    assert sum(report["dataset"]["counts"].values()) <= 700
+    assert "promise kept" in capsys.readouterr().out
+
+
+def test_too_few_pairs_to_certify_give_a_verdict_that_says_how_many_are_missing(report_of, capsys):
+    report = report_of(140)
+    assert not report["certificate"]["certified"] and report["live"] is None
+    assert report["certificate"]["more_rows_needed"] > 0 and report["certificate"]["reason"]
+    assert "more calibration rows" in capsys.readouterr().out
+    with acting_for(report["tenant"]):
+        assert Workload.objects.count() == 1
