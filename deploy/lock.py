@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 UNUSED = ("torchvision", "torchaudio", "torchcodec", "triton")
 COMMAND = (
-    "piptools compile --extra student --extra embedded --extra dev --generate-hashes --allow-unsafe --strip-extras"
+    "piptools compile --extra student --extra embedded --extra dev --generate-hashes --strip-extras"
 )
-QUIET = "--quiet --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate"
+QUIET = "--allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate"
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ RECENT = timedelta(hours=1)
 WINDOW = timedelta(days=30)
 HOURS = 48
 MAX_LOOKS = 40
+FEWEST_BUCKETS = 20  # a young tenant's few bars stay narrow
 HOURS_FOR_HOURLY = 6  # with fewer, the last hour by the minute says more
 
 
@@ -80,7 +81,9 @@ def _buckets(
     counted: dict[datetime, dict[str, int]] = defaultdict(dict)
     for at, arm, n in rows:
         counted[at][arm] = n
-    return [Bucket(name(spot), counted.get(spot, {})) for spot in spots]
+    filled = [Bucket(name(spot), counted.get(spot, {})) for spot in spots]
+    first = next((place for place, bucket in enumerate(filled) if bucket.by_arm), 0)
+    return filled[min(first, len(filled) - FEWEST_BUCKETS) :]
 
 
 def has_calls() -> bool:

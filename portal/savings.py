@@ -103,7 +103,7 @@ def _statement(id: UUID) -> SavingsStatement:
 
 
 def _items(statement: SavingsStatement) -> list[Item]:
-    names = dict(Workload.objects.values_list("id", "name"))
+    names: dict[UUID | None, str] = dict(Workload.objects.values_list("id", "name"))
     rows = (
         LedgerEntry.objects.filter(
             hour__gte=statement.starts_at, hour__lt=statement.ends_at, currency=statement.currency

@@ -72,13 +72,13 @@ def identify(request: Request) -> Caller:
     user: object = request.user
     if isinstance(user, KeyCaller):
         return Caller(user.tenant_id, f"key:{user.key_id}", KEY_RIGHTS)
-    member = membership_of(request.user.pk)
+    member = membership_of(int(request.user.pk))
     if member is None:
         raise PermissionDenied("no membership")
     return Caller(member.tenant_id, f"user:{request.user.pk}", rights_of(member.role))
 
 
-def membership_of(user_id: int | None) -> Membership | None:
+def membership_of(user_id: int) -> Membership | None:
     """The named door from a person to the one tenant they belong to."""
     found: Membership | None = Membership.across_tenants.filter(user_id=user_id).order_by("id").first()
     return found
