@@ -17,7 +17,8 @@ PACE = {
     "BEAT_SECONDS": "2",
     "MIN_PAIRS": "1000",
     "AUDIT_SHARE": "1.0",
-    "SHADOW_SHARE": "1.0",
+    "SHADOW_SHARE": "0.5",
+    "LORA_RANK": "8",  # half the arithmetic of the default, and enough for eight labels
     "STUDENT_TIMEOUT_S": "8",
     "LEASE_SECONDS": "20",
 }

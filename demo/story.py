@@ -35,7 +35,7 @@ class Scale:
     teaching: int = 1120  # calls of each learnt workload
     beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
     burst: int = 240  # calls between two looks at a rollout
-    measured: int = 600
+    measured: int = 400
     concurrency: int = 12
 
 
@@ -146,6 +146,7 @@ async def roll_out(
         names = scale.learnt
         await send(_plan(customer, house, scale, names, scale.burst, seed))
         seed = 2 + (seed - 1) % 12
+        await _digest(customer, screen)
     raise StoryBroke("the rollout did not reach full share in time")
 
 
@@ -300,6 +301,18 @@ def _say_rollouts(
         screen.show(
             f"“{name}”: {stands}, {audits['step_accepted']} audits at this step", done=audits["step_accepted"] / 100
         )
+
+
+async def _digest(customer: Customer, screen: Screen) -> None:
+    """Let the audits of the last burst be done: they decide, and more traffic would only make them wait longer."""
+    before, still = -1, 0
+    while still < 4:
+        rollouts = [await customer.read(f"rollouts/{row['id']}") for row in await customer.read_all("rollouts")]
+        now = sum(row["audits"]["accepted"] for row in rollouts)
+        still = still + 1 if now == before else 0
+        before = now
+        screen.show(f"{now} audits so far", done=min(row["audits"]["step_accepted"] for row in rollouts) / 100)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _balances(statement: dict[str, Any], calls: list[dict[str, Any]], spent: Decimal) -> bool:

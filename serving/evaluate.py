@@ -34,7 +34,7 @@ from training.models import Adapter
 AT_ONCE = 16
 ASK_SECONDS = 60.0  # patient: an evaluation measures answers, not how busy the machine is
 TRIES = 3
-BASE_ROWS = 100
+BASE_ROWS = 50
 LEASE = timedelta(minutes=20)
 
 
@@ -201,9 +201,8 @@ async def _ask_base(
 
 
 def base_spec(spec: StudentSpec) -> StudentSpec:
-    """The untrained base with the same closed answers, told in the user's turn what the teacher's prompt says."""
-    start, _, _ = spec.prompt_prefix.rstrip("\n").rpartition("\n")
-    told = f"{start}\n{spec.template.system}\n{spec.template.prefix}"
+    """The untrained base with the same closed answers, told before the query what the teacher's prompt says."""
+    told = f"{spec.prompt_prefix}{spec.template.system}\n{spec.template.prefix}"
     return msgspec.structs.replace(spec, adapter=settings.BASE_SERVED_NAME, prompt_prefix=told)
 
 

@@ -72,7 +72,7 @@ def identify(request: Request) -> Caller:
     user: object = request.user
     if isinstance(user, KeyCaller):
         return Caller(user.tenant_id, f"key:{user.key_id}", KEY_RIGHTS)
-    member = membership_of(int(request.user.pk))
+    member = membership_of(request.user.pk) if request.user.pk else None
     if member is None:
         raise PermissionDenied("no membership")
     return Caller(member.tenant_id, f"user:{request.user.pk}", rights_of(member.role))

@@ -130,7 +130,7 @@ def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
     data = folder / "data.jsonl"  # one name for all attempts, or a restarted run would not know its checkpoints
     _export(run.dataset, folder / f"data-{token}.unfinished")
     (folder / f"data-{token}.unfinished").replace(data)
-    dataset, workload = run.dataset, run.dataset.workload
+    dataset = run.dataset
     spec = RunSpec(
         rung=run.rung,
         kind=Kind(dataset.kind),
@@ -140,7 +140,6 @@ def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
         out=str(folder / f"artifact-{token}"),
         checkpoint_dir=str(folder / "checkpoints"),
         adapter=adapter_name(run),
-        marker=workload.slug,
         labels=tuple(sorted(dataset.labels)),
         rank=settings.LORA_RANK,
         alpha=2.0 * settings.LORA_RANK,

@@ -15,15 +15,8 @@ import msgspec
 import torch
 from transformers import PreTrainedTokenizerBase
 
-PLACEHOLDER = "\u2042query\u2042"  # an asterism: no template and no marker holds it
-
-
 class UnableToReadData(Exception):
     """The data file is not rows of query, answer and split, or has none to train on."""
-
-
-class UnableToRenderPrompt(Exception):
-    """The base's chat template does not repeat the user's turn exactly once."""
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -79,20 +72,15 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def render_prompt(tokenizer: PreTrainedTokenizerBase, *, marker: str) -> Prompt:
-    """Split the base's own template around a single user turn of `marker`, newline, query.
+    """The least text around a query that tells it from its answer: a start token where the base has one, and `marker`
+    on a line of its own.
 
-    Rendered once and recorded: a template may hold today's date. A base without a template gets the bare turn.
+    No chat template: its default instructions cost a small base more tokens than most queries have, on every call, and
+    an adapter that only ever answers one workload learns its form from the rows.
     """
-    turn = f"{marker}\n{PLACEHOLDER}" if marker else PLACEHOLDER
-    if tokenizer.chat_template:
-        chat = [{"role": "user", "content": turn}]
-        text = str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-    else:
-        text = f"{turn}\n"
-    parts = text.split(PLACEHOLDER)
-    if len(parts) != 2:
-        raise UnableToRenderPrompt("the chat template does not repeat the user's turn exactly once")
-    return Prompt(parts[0], parts[1], list_control_tokens(tokenizer))
+    begins = tokenizer("x").input_ids[:1]
+    start = tokenizer.bos_token if tokenizer.bos_token and begins == [tokenizer.bos_token_id] else ""
+    return Prompt(str(start), f"\n{marker}\n", list_control_tokens(tokenizer))
 
 
 def list_control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     checkpoint_dir: str  # where progress is kept; a restarted run goes on from here
     adapter: str  # the immutable versioned name under which replicas will serve it
     base_model: str = ""  # rung lora: a local directory or a Hugging Face id with a chat template
-    marker: str = ""  # first line of the user's turn: tells the adapter its workload in a token or two
+    marker: str = "Answer:"  # the line between a query and its answer
     labels: tuple[str, ...] = ()  # the closed set (label kind), in canonical form
     rank: int = 16  # of every low-rank pair; replicas must be started with at least this
     alpha: float = 32.0  # the update is scaled by alpha / rank; a power of two loses nothing in bfloat16

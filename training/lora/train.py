@@ -35,7 +35,6 @@ from training.lora.data import (
     Pack,
     Row,
     UnableToReadData,
-    UnableToRenderPrompt,
     encode_rows,
     group_packs,
     order_steps,
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
         spec = read_spec(Path(arguments[0]))
         die_with_parent(parent_pid=spec.parent_pid)
         metrics = train(spec)
-    except (UnableToReadSpec, UnableToReadData, UnableToRenderPrompt, UnableToFitHead, UnableToTrain) as error:
+    except (UnableToReadSpec, UnableToReadData, UnableToFitHead, UnableToTrain) as error:
         return _fail(BAD_INPUT, error)
     except (UnableToCheckpoint, UnableToTether) as error:
         return _fail(FENCED_OFF, error)

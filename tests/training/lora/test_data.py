@@ -80,10 +80,9 @@ def test_packed_examples_get_the_logits_they_get_alone(base: Path) -> None:
     torch.testing.assert_close(packed, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
-def test_the_prompt_is_the_bases_template_around_the_query(base: Path) -> None:
-    prompt = render_prompt(AutoTokenizer.from_pretrained(base), marker="parcels")
-    assert prompt.prefix == "<|sys|>be brief<|end|><|user|>parcels\n"
-    assert prompt.suffix == "<|end|><|bot|>"
+def test_the_prompt_is_the_query_and_a_line_and_none_of_the_bases_own_instructions(base: Path) -> None:
+    prompt = render_prompt(AutoTokenizer.from_pretrained(base), marker="Answer:")
+    assert (prompt.prefix, prompt.suffix) == ("", "\nAnswer:\n")
     assert {"<|sys|>", "<|user|>", "<|bot|>", "<|end|>"} <= set(prompt.control_tokens)
 
 

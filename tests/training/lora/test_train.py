@@ -35,7 +35,7 @@ def test_a_lora_run_leaves_what_a_replica_needs(make_spec: MakeSpec, tmp_path: P
         4,
         "d" * 64,
     )
-    assert manifest.prompt_prefix.endswith("parcels\n") and manifest.prompt_suffix == "<|end|><|bot|>"
+    assert (manifest.prompt_prefix, manifest.prompt_suffix) == ("", "\nparcels\n")
     config = msgspec.json.decode((tmp_path / "run" / "adapter_config.json").read_bytes())
     assert config["r"] == 4 and {"q_proj", "down_proj"} <= set(config["target_modules"])
     weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
