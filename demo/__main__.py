@@ -18,6 +18,7 @@ PACE = {
     "MIN_PAIRS": "1000",
     "AUDIT_SHARE": "1.0",
     "SHADOW_SHARE": "0.5",
+    "LORA_EPOCHS": "1",  # its loss is flat before the first is over
     "LORA_RANK": "8",  # half the arithmetic of the default, and enough for eight labels
     "STUDENT_TIMEOUT_S": "8",
     "LEASE_SECONDS": "20",

@@ -34,7 +34,7 @@ class Scale:
     learnt: tuple[str, ...] = ("routing",)
     teaching: int = 1120  # calls of each learnt workload
     beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
-    burst: int = 240  # calls between two looks at a rollout
+    burst: int = 200  # calls between two looks at a rollout
     measured: int = 400
     concurrency: int = 12
 
@@ -305,13 +305,13 @@ def _say_rollouts(
 
 async def _digest(customer: Customer, screen: Screen) -> None:
     """Let the audits of the last burst be done: they decide, and more traffic would only make them wait longer."""
-    before, still = -1, 0
+    still = 0
     while still < 4:
         rollouts = [await customer.read(f"rollouts/{row['id']}") for row in await customer.read_all("rollouts")]
-        now = sum(row["audits"]["accepted"] for row in rollouts)
-        still = still + 1 if now == before else 0
-        before = now
-        screen.show(f"{now} audits so far", done=min(row["audits"]["step_accepted"] for row in rollouts) / 100)
+        audits = [row["audits"] for row in rollouts]
+        still = 0 if sum(one["waiting"] for one in audits) else still + 1
+        done = min(one["step_accepted"] for one in audits)
+        screen.show(f"{done} audits at this step, {sum(one['waiting'] for one in audits)} at work", done=done / 100)
         await asyncio.sleep(LOOK_SECONDS)
 
 

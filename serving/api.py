@@ -101,6 +101,7 @@ class TallySerializer(serializers.Serializer[Any]):
     accepted = serializers.IntegerField()
     differing = serializers.IntegerField()
     step_accepted = serializers.IntegerField()
+    waiting = serializers.IntegerField()
     coverage = serializers.FloatField()
     log_e = serializers.FloatField()
     low = serializers.FloatField()

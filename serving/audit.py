@@ -31,7 +31,7 @@ from tenants.models import ProviderCredential
 from tenants.provision import data_key_in_force, open_credential
 from tenants.scope import acting_for
 
-BATCH = 200
+BATCH = 64  # at work at once for one rollout: live calls need the replicas too
 AT_ONCE = 8
 LEASE = timedelta(minutes=5)
 TRIES = 3
@@ -95,6 +95,8 @@ def audit(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> int:
 
 def _claim_marked(rollout: Rollout, now: datetime) -> list[Audit]:
     """Claim marked calls of this rollout's time by making their audits; a rival worker's claim wins silently."""
+    at_work = Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED, claimed_until__gte=now).count()
+    room = max(BATCH - at_work, 0)
     known = Audit.objects.filter(rollout=rollout).values("call_id")
     since = Call.objects.filter(
         workload_id=rollout.workload_id, at__gte=rollout.created_at, status=200, complete=True
@@ -104,7 +106,7 @@ def _claim_marked(rollout: Rollout, now: datetime) -> list[Audit]:
     wanted = [
         _new(rollout, call, kind, now)
         for kind, calls in ((Audit.Kind.LIVE, live), (Audit.Kind.SHADOW, shadow))
-        for call in calls.order_by("at")[:BATCH]
+        for call in calls.order_by("at")[:room]
     ]
     Audit.objects.bulk_create(wanted, ignore_conflicts=True)
     return list(Audit.objects.filter(id__in=[one.id for one in wanted]))

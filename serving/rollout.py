@@ -32,6 +32,7 @@ class Tally:
     differing: int
     step_accepted: int
     step_differing: int
+    waiting: int  # claimed and not done yet
     asked: int  # shadow audits, whether or not the gate accepted
     coverage: float  # share of shadow audits that the gate accepted
     log_e: float
@@ -155,6 +156,7 @@ def tally(rollout: Rollout) -> Tally:
         differing=differing,
         step_accepted=step.count(),
         step_differing=step.filter(bad).count(),
+        waiting=Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED).count(),
         asked=asked,
         coverage=shadow.filter(accepted=True).count() / asked if asked else 0.0,
         log_e=ramp.log_e_value(differing, accepted, alpha),
