@@ -33,12 +33,12 @@ from ingestion.promises import state_promise
 from ingestion.spool import Spool, SpoolReader
 from serving.certify_adapter import certify_adapter
 from serving.core.accept import Accept, accept
-from serving.core.certify import clopper_pearson_interval
+from serving.core.certify import UnableToCertify, clopper_pearson_interval
 from serving.core.gates import Draft, Gate, StudentSpec
 from serving.core.routing import choose
 from serving.core.snapshot import RouteEntry
 from serving.deploy import deploy, open_deployments
-from serving.evaluate import cache_salt, draft_patiently, evaluate
+from serving.evaluate import UnableToEvaluate, cache_salt, draft_patiently, evaluate
 from serving.feed import Feed
 from serving.models import Certificate, Deployment, Evaluation
 from serving.student import UnableToDraft
@@ -98,6 +98,25 @@ def replay(plan: Plan, *, tell: Tell, clock: Callable[[], datetime]) -> dict[str
     held_back = max(int(len(rows) * plan.live_share), 1)
     history, live = rows[:-held_back], rows[-held_back:]
     tenant = _make_tenant(clock())
+    try:
+        return _replay(tenant, plan, history, live, tell=tell, clock=clock, started=started)
+    except (UnableToEvaluate, UnableToCertify) as error:
+        raise UnableToReplay(f"the evaluation did not come to its end: {error}") from error
+    finally:
+        with acting_for(tenant):  # whatever became of it, no stage is to go on with it
+            Tenant.objects.update(status=Tenant.Status.SUSPENDED)
+
+
+def _replay(
+    tenant: UUID,
+    plan: Plan,
+    history: Sequence[ReplayRow],
+    live: Sequence[ReplayRow],
+    *,
+    tell: Tell,
+    clock: Callable[[], datetime],
+    started: float,
+) -> dict[str, object]:
     tell(f"capturing {len(history)} calls")
     _capture(tenant, history, plan, clock())
     workload = _discover(tenant, plan, clock())
@@ -113,10 +132,8 @@ def replay(plan: Plan, *, tell: Tell, clock: Callable[[], datetime]) -> dict[str
     if certificate.certified:
         tell(f"certified at threshold {certificate.threshold:.3f}; answering {len(live)} calls never used before")
         outcome = asyncio.run(_serve(tenant, plan, workload, deployment, certificate, live))
-    with acting_for(tenant):
-        Tenant.objects.update(status=Tenant.Status.SUSPENDED)
-    report = {
-        "rows": len(rows),
+    return {
+        "rows": len(history) + len(live),
         "tenant": str(tenant),
         "workload_kind": workload.kind,
         "dataset": {"counts": dataset.counts, "left_out": dataset.left_out, "hash": dataset.content_hash},
@@ -126,7 +143,6 @@ def replay(plan: Plan, *, tell: Tell, clock: Callable[[], datetime]) -> dict[str
         "live": _live_report(plan, outcome) if outcome else None,
         "seconds": round(time.monotonic() - started, 1),
     }
-    return report
 
 
 def _make_tenant(now: datetime) -> UUID:

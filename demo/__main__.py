@@ -17,7 +17,7 @@ PACE = {
     "BEAT_SECONDS": "2",
     "MIN_PAIRS": "1000",
     "AUDIT_SHARE": "1.0",
-    "SHADOW_SHARE": "0.5",
+    "SHADOW_SHARE": "1.0",
     "LORA_EPOCHS": "1",  # its loss is flat before the first is over
     "LORA_RANK": "8",  # half the arithmetic of the default, and enough for eight labels
     "STUDENT_TIMEOUT_S": "8",

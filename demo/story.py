@@ -34,8 +34,8 @@ class Scale:
     learnt: tuple[str, ...] = ("routing",)
     teaching: int = 1120  # calls of each learnt workload
     beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
-    burst: int = 200  # calls between two looks at a rollout
-    measured: int = 400
+    burst: int = 125  # calls between two looks at a rollout
+    measured: int = 160
     concurrency: int = 12
 
 

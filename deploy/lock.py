@@ -12,9 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 UNUSED = ("torchvision", "torchaudio", "torchcodec", "triton")
-COMMAND = (
-    "piptools compile --extra student --extra embedded --extra dev --generate-hashes --strip-extras"
-)
+COMMAND = "piptools compile --extra student --extra embedded --extra dev --generate-hashes --strip-extras"
 QUIET = "--allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate"
 
 

@@ -37,6 +37,7 @@ CHUNK = 500
 UNBIASED = (Arm.TEACHER, Arm.CONTROL)  # drawn without looking at the query: only these tune and calibrate
 LONGEST_QUERY = 8000  # characters; longer is the teacher's work
 MIN_LABEL_ROWS = 2
+MIN_SPLIT_ROWS = 5  # a split without rows can neither tune nor certify
 GROWTH = 1.5  # a new version is worth making once there are this many times the pairs of the last
 
 
@@ -81,12 +82,13 @@ def curate(tenant_id: UUID, workload_id: UUID, *, now: datetime, min_pairs: int 
     with acting_for(tenant_id):
         workload = Workload.objects.get(id=workload_id)
     candidates, left_out = _gather(tenant_id, workload)
-    kept = _assign(_without_contradictions(candidates, left_out), left_out)
+    kept = _without_contradictions(_assign(candidates, left_out), left_out)
     needed = int(settings.MIN_PAIRS * 0.8) if min_pairs is None else min_pairs
-    if len(kept) < needed:
+    smallest = min(sum(row.split is split for row in kept) for split in Split)
+    if len(kept) < needed or smallest < MIN_SPLIT_ROWS:
         with acting_for(tenant_id):
             Workload.objects.filter(id=workload_id).update(figures={**workload.figures, "left_out": dict(left_out)})
-        raise UnableToCurate(needed - len(kept))
+        raise UnableToCurate(max(needed - len(kept), MIN_SPLIT_ROWS - smallest))
     try:
         with acting_for(tenant_id):
             return _freeze(workload, kept, left_out, now)
@@ -114,7 +116,8 @@ def _has_grown(workload: Workload) -> bool:
     if last is None:
         return True
     looked_at = sum(last.counts.values()) + sum(last.left_out.values())
-    return bool(workload.figures.get("pairs", 0) >= GROWTH * looked_at)
+    since = Call.objects.filter(workload_id=workload.id, status=200, complete=True, at__gte=last.created_at)
+    return bool(since.exclude(arm=Arm.STUDENT).count() >= (GROWTH - 1) * looked_at)
 
 
 def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Counter[str]]:
@@ -180,12 +183,12 @@ def _candidate_of(pair: Pair, workload: Workload, stance: Stance) -> Candidate |
 
 
 def _without_contradictions(candidates: Iterable[Candidate], left_out: Counter[str]) -> list[Candidate]:
-    """Leave out queries that the teacher answered in two ways."""
+    """Leave queries that the teacher answered in two ways out of training. Held-out rows stay, as in live traffic."""
     answers: dict[str, set[str]] = defaultdict(set)
     rows = list(candidates)
     for row in rows:
         answers[row.query].add(row.answer)
-    kept = [row for row in rows if len(answers[row.query]) == 1]
+    kept = [row for row in rows if len(answers[row.query]) == 1 or row.split is not Split.TRAIN]
     left_out["contradiction"] += len(rows) - len(kept)
     return kept
 

@@ -33,7 +33,7 @@ from tenants.scope import acting_for
 
 BATCH = 64  # at work at once for one rollout: live calls need the replicas too
 AT_ONCE = 8
-LEASE = timedelta(minutes=5)
+LEASE = timedelta(minutes=30)  # longer than the slowest batch: every try at its limit
 TRIES = 3
 
 
@@ -128,7 +128,9 @@ def _new(rollout: Rollout, call: Call, kind: str, now: datetime) -> Audit:
 def _claim_lost(rollout: Rollout, now: datetime) -> list[Audit]:
     """Claim audits whose worker was lost, one by one, by compare-and-set."""
     claimed = []
-    for one in Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED, claimed_until__lt=now)[:BATCH]:
+    lost = Audit.objects.filter(rollout=rollout, status=Audit.Status.CLAIMED, claimed_until__lt=now)
+    lost.filter(attempts__gte=TRIES).update(status=Audit.Status.FAILED, error="given_up", done_at=now)
+    for one in lost.filter(attempts__lt=TRIES)[:BATCH]:
         mine = Audit.objects.filter(id=one.id, claimed_until=one.claimed_until)
         if mine.update(claimed_until=now + LEASE, attempts=one.attempts + 1):
             one.attempts += 1
@@ -223,7 +225,7 @@ def _close(one: Audit, finding: Finding, now: datetime, *, final: bool = False) 
     """Write a finding down. A passing fault leaves the audit claimed, to be tried again when the claim runs out."""
     passing = finding.error and finding.error != "not_comparable" and not final and one.attempts < TRIES
     status = Audit.Status.CLAIMED if passing else Audit.Status.FAILED if finding.error else Audit.Status.DONE
-    Audit.objects.filter(id=one.id, status=Audit.Status.CLAIMED).update(
+    Audit.objects.filter(id=one.id, status=Audit.Status.CLAIMED, attempts=one.attempts).update(
         status=status,
         claimed_until=now + timedelta(seconds=30) if passing else one.claimed_until,
         accepted=finding.accepted,

@@ -23,6 +23,7 @@ from ingestion.core.split import Split
 from ingestion.curate import open_example
 from ingestion.models import Example
 from serving.core.gates import Draft, Evidence, Rung, StudentSpec
+from serving.core.routing import stops_query
 from serving.models import Deployment, Evaluation
 from serving.student import UnableToDraft, complete, draft
 from tenants.data_keys import purpose_key
@@ -149,7 +150,12 @@ async def _ask_all(spec: StudentSpec, questions: list[Question], *, salt: str) -
 
 
 async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.ClientSession, salt: str) -> Draft:
-    """One draft, tried again where a replica stumbles. Raises UnableToDraft at last."""
+    """One draft, tried again where a replica stumbles. Raises UnableToDraft at last.
+
+    A query that a pre-gate gives to the teacher is not asked at all.
+    """
+    if stops_query(spec, query) is not None:
+        return NO_DRAFT
     for remaining in reversed(range(TRIES)):
         try:
             return await draft(
@@ -162,7 +168,7 @@ async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.Client
                 timeout=ASK_SECONDS,
             )
         except UnableToDraft as error:
-            if error.reason == "control_tokens":
+            if error.reason in {"control_tokens", "malformed"}:
                 return NO_DRAFT  # live traffic gives these to the teacher
             if not remaining or error.reason == "adapter_missing":
                 raise

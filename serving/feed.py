@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 from django.conf import settings
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from ingestion.core.calls import Arm, CallRecord
 from ingestion.prices import PriceBook
@@ -59,8 +59,8 @@ class Feed:
     def publish(self, now: datetime) -> bool:
         """Write the snapshot if the world has changed, or the file is gone. Raises DatabaseError."""
         made = make_snapshot(now)
-        if not made.keys:
-            log.warning("no live keys: the last snapshot stays in force")
+        if not made.tenants:  # a lost policy or role looks like an empty system
+            log.warning("no tenants: the last snapshot stays in force")
             return False
         if self._file.exists() and self._published is not None and _same(made, self._published):
             return False
@@ -87,21 +87,26 @@ class Feed:
 
 
 def run(feed: Feed, *, clock: Callable[[], datetime], stopped: Callable[[], bool]) -> None:
-    """Drain and publish until told to stop; then drain what is there once more."""
+    """Drain and publish until told to stop; what is left in the spool is the next start's."""
     wait, next_snapshot = IDLE_SECONDS, 0.0
     while not stopped():
-        try:
-            if time.monotonic() >= next_snapshot:
-                feed.publish(clock())
-                next_snapshot = time.monotonic() + SNAPSHOT_SECONDS
-            moved = feed.drain(clock())
-            wait = IDLE_SECONDS
-        except (DatabaseError, UnableToOpen) as error:
-            log.warning("the database is away or unreadable, waiting: %s", type(error).__name__)
-            moved, wait = 0, min(wait * 2, LONGEST_WAIT)
-            connections.close_all()
+        if time.monotonic() >= next_snapshot:
+            _try(lambda: int(feed.publish(clock())), what="the snapshot")
+            next_snapshot = time.monotonic() + SNAPSHOT_SECONDS
+        moved = _try(lambda: feed.drain(clock()), what="the spool")
+        wait = IDLE_SECONDS if moved is not None else min(wait * 2, LONGEST_WAIT)
         if not moved:
             time.sleep(wait)
+
+
+def _try(step: Callable[[], int], *, what: str) -> int | None:
+    """One step of one direction; None where the database, or a key, is not there for it."""
+    try:
+        return step()
+    except (DatabaseError, InterfaceError, UnableToOpen, msgspec.ValidationError) as error:
+        log.warning("%s has to wait: %s", what, type(error).__name__)
+        connections.close_all()
+        return None
 
 
 def open_feed() -> Feed:

@@ -146,6 +146,7 @@ def tally(rollout: Rollout) -> Tally:
     per_call = rollout.certificate.promise == Workload.Promise.PER_CALL
     life = shadow if per_call else done.filter(accepted=True)
     bad = Q(accepted=True, differs=True)
+    life = life.filter(call_at__gte=rollout.certificate.issued_at)  # earlier ones passed another gate
     step = life.filter(call_at__gte=rollout.step_at)
     accepted, differing = life.count(), life.filter(bad).count()
     asked = shadow.count()

@@ -39,7 +39,7 @@ async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession
         async with http.post(
             url, data=ask.raw, headers=_headers(teacher), timeout=timeout, allow_redirects=False
         ) as response:
-            body = await response.content.read(LONGEST)
+            body = await _whole(response)
             status = response.status
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise UnableToAsk("teacher_down") from error
@@ -48,12 +48,25 @@ async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession
     return _read(teacher.dialect, ask, body)
 
 
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """The body to its end; one read gives only what has arrived."""
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > LONGEST:
+            raise UnableToAsk("too_long")
+        parts.append(part)
+    return b"".join(parts)
+
+
 def _read(dialect: Dialect, ask: Ask, body: bytes) -> Answer:
     try:
         if not ask.stream:
             return parse_answer(dialect, body)
         reader = StreamReader(dialect)
         reader.feed(body)
+        if reader.broken or not reader.finished:
+            raise UnableToAsk("broken_stream")
         return reader.answer()
     except UnableToParse as error:
         raise UnableToAsk("malformed") from error

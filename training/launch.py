@@ -73,7 +73,7 @@ def runs_due(now: datetime) -> list[tuple[UUID, UUID]]:
 
 def carry_out(tenant_id: UUID, run_id: UUID, *, clock: Clock) -> bool:
     """Claim a run and carry it out; False if another worker has it. Failures are recorded on the run."""
-    lease = timedelta(seconds=settings.LEASE_SECONDS)
+    lease, folder = timedelta(seconds=settings.LEASE_SECONDS), Path(settings.RUNS_DIR) / str(run_id)
     with acting_for(tenant_id):
         run = TrainingRun.objects.select_related("dataset", "dataset__workload").get(id=run_id)
         token = run.claim(clock(), lease=lease)
@@ -81,8 +81,8 @@ def carry_out(tenant_id: UUID, run_id: UUID, *, clock: Clock) -> bool:
             return False
         if run.attempts >= MAX_ATTEMPTS:
             run.finish(clock(), token=token, to=TrainingRun.Status.FAILED, error="given up after three attempts")
+            shutil.rmtree(folder, ignore_errors=True)
             return False
-    folder = Path(settings.RUNS_DIR) / str(run.id)
     try:
         _carry_out(run, token, folder, lease, clock)
     except TrainingStopped:

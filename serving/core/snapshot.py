@@ -1,7 +1,7 @@
 """The sealed picture of the world a gateway answers from: keys, tenants, routes, gates, replicas.
 
 The feed makes it from PostgreSQL and seals it to a file; gateways read the file and nothing else. Lookups are by full
-SHA-256 of the key. Half a snapshot is worse than an old one: `decode` validates types and refuses an empty key table.
+SHA-256 of the key. Half a snapshot is worse than an old one: `decode` validates types and refuses an empty one.
 """
 
 import msgspec
@@ -10,7 +10,7 @@ from serving.core.gates import Gate, StudentSpec
 
 
 class UnableToReadSnapshot(Exception):
-    """The bytes are not a snapshot, or one with no keys in it."""
+    """The bytes are not a snapshot, or one with no tenants in it."""
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,11 +76,11 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def decode(data: bytes) -> Snapshot:
-    """Read what `encode` wrote. Raises UnableToReadSnapshot on anything else, and on an empty key table."""
+    """Read what `encode` wrote. Raises UnableToReadSnapshot on anything else, and on an empty tenant table."""
     try:
         snapshot = msgspec.msgpack.decode(data, type=Snapshot)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         raise UnableToReadSnapshot("not a snapshot") from error
-    if not snapshot.keys:
-        raise UnableToReadSnapshot("a snapshot without keys")
+    if not snapshot.tenants:
+        raise UnableToReadSnapshot("a snapshot without tenants")
     return snapshot

@@ -4,12 +4,11 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import aiohttp
 
-from ingestion.core.agreement import canonical, to_answer
-from ingestion.core.calls import Answer, Ask, Finish, Kind
+from ingestion.core.agreement import to_answer
+from ingestion.core.calls import Answer, Ask, Kind
 from ingestion.core.dialects import render_answer, render_stream
 from serving.core.accept import Accept, accept
 from serving.core.gates import Draft, Gate, Rung, StudentSpec
@@ -93,16 +92,10 @@ def _show(spec: StudentSpec, canonical_answer: str, *, ask: Ask) -> Answer:
 
     The usage that callers see is by length, in both rungs: the student's own tokens are no measure of the teacher's.
     """
-    kind, forms = Kind(spec.kind), _display_forms(spec.labels)
+    kind, forms = Kind(spec.kind), spec.labels_display
     plain = to_answer(kind, canonical_answer, labels_display=forms, model=spec.adapter, usage=None)
     usage = estimate_usage(ask, plain)
     return to_answer(kind, canonical_answer, labels_display=forms, model=spec.adapter, usage=usage)
-
-
-@lru_cache(maxsize=1024)
-def _display_forms(labels: tuple[str, ...]) -> dict[str, str]:
-    forms = ((canonical(Kind.LABEL, Answer(text=label, finish=Finish.STOP, model="")), label) for label in labels)
-    return {form: label for form, label in forms if form is not None}
 
 
 def _pick(urls: Sequence[str], *, down: str) -> str:

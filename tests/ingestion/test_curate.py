@@ -77,7 +77,7 @@ def test_every_pair_left_out_is_counted_with_its_reason(company, found, now):
     dataset = curate(company.id, found.id, now=later)
     assert dataset.left_out["truncated"] == 5
     assert dataset.left_out["no_whole_answer"] == 3
-    assert dataset.left_out["contradiction"] == 2
+    assert "contradiction" not in dataset.left_out  # the newest rows are held out, and live traffic has such too
 
 
 def test_forbidden_pairs_never_enter_a_dataset(company, found, now):

@@ -111,12 +111,17 @@ def test_a_revoked_key_leaves_the_next_snapshot(company, rival, now, feed, tmp_p
     assert company.minted.digest not in read_snapshot(tmp_path / "snapshot").keys
 
 
-def test_without_any_live_key_the_last_snapshot_stays(company, now, feed, tmp_path):
+def test_revoking_the_only_key_takes_effect_too(company, now, feed, tmp_path):
     feed.publish(now)
     with acting_for(company.id):
         revoke_key(ApiKey.objects.get(), actor="test", now=now)
+    assert feed.publish(now)
+    assert read_snapshot(tmp_path / "snapshot").keys == {}
+
+
+def test_a_world_without_tenants_never_replaces_the_last_snapshot(database, now, feed, tmp_path):
     assert not feed.publish(now)
-    assert read_snapshot(tmp_path / "snapshot").keys
+    assert not (tmp_path / "snapshot").exists()
 
 
 def test_a_rollout_in_play_is_routed_and_a_workload_without_one_is_only_named(company, rival, now):

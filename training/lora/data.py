@@ -15,6 +15,7 @@ import msgspec
 import torch
 from transformers import PreTrainedTokenizerBase
 
+
 class UnableToReadData(Exception):
     """The data file is not rows of query, answer and split, or has none to train on."""
 
