@@ -1,5 +1,6 @@
 """What people may type, and what is said when it can't be."""
 
+import socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from ingestion.core.calls import Dialect
 from ingestion.models import Workload
 from tenants.core.roles import Role
 from tenants.models import ProviderCredential, Tenant, User
+from tenants.webhook_client import is_blocked
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 APPROVALS = [
@@ -166,7 +168,18 @@ class CredentialForm(StanceForm):
         nearby = host in LOOPBACK and (settings.DEMO or not settings.PRODUCTION)
         if parts.scheme != "https" and not (parts.scheme == "http" and nearby):
             raise forms.ValidationError("Your key travels with every call: the URL must begin with https://.")
+        if settings.PRODUCTION and _leads_inside(host):
+            raise forms.ValidationError("This address is not on the public internet.")
         return typed.removesuffix("/v1")
+
+
+def _leads_inside(host: str) -> bool:
+    """Whether a name or number leads to an address that only our own machines should reach."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # it leads nowhere now; calls to it will say so
+    return any(is_blocked(str(entry[4][0])) for entry in found)
 
 
 def _with_checked_password(form: forms.Form, cleaned: dict[str, Any]) -> dict[str, Any]:

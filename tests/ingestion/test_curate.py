@@ -135,7 +135,7 @@ def test_personal_data_is_masked_in_what_the_weights_see(company, now, settings)
 
 def test_a_new_version_waits_for_enough_new_pairs(company, found, now):
     assert curation_due(company.id) == [found.id]
-    curate(company.id, found.id, now=now)
+    curate(company.id, found.id, now=now + timedelta(days=1))
     assert curation_due(company.id) == []
     log_calls(company.id, 160, now=now + timedelta(days=2), start=9000)
     discover_workloads(company.id, now=now)

@@ -56,7 +56,7 @@ def one(company, model, **filters):
         with acting_for(company.id):
             return model.objects.filter(**filters).first()
 
-    return wait_for(look, patience=240)
+    return wait_for(look, patience=600)
 
 
 def talk(ports: Ports, company, *, calls: int, seed: int, odd: float = 0.0):
@@ -80,7 +80,7 @@ def kill_trainer_in_the_middle(house: Household, company) -> TrainingRun:
             run = TrainingRun.objects.first()
             return run if run and run.status == "running" and run.progress.get("step", 0) >= 25 else None
 
-    run = wait_for(under_way, patience=240)
+    run = wait_for(under_way, patience=600)
     house.kill("trainer")
     return run
 
@@ -129,7 +129,7 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
     assert certificate.certified and certificate.upper_bound <= 0.05
     rollout = one(company, Rollout, state="shadow")
 
-    wait_for(lambda: talk(ports, company, calls=60, seed=1).calls and audits(company) >= 100, patience=240)
+    wait_for(lambda: talk(ports, company, calls=60, seed=1).calls and audits(company) >= 100, patience=600)
     rollout = one(company, Rollout, state="canary")
     with acting_for(company.id):
         assert rollout.advance("full", datetime.now(UTC), share=1.0)

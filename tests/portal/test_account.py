@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth import get_user_model
 
+from portal.forms import CredentialForm
 from portal.throttle import address_of
 from tenants.models import Membership
 from tenants.scope import acting_for
@@ -171,3 +172,11 @@ def test_a_members_role_is_changed(owner, company):
 def test_an_address_of_another_company_cannot_be_added(owner, company, rival):
     data = {"email": rival.user.email, "role": "engineer", "password": PASSWORD}
     assert owner.submit("/settings/members", data, on="/settings").status_code == 400
+
+
+def test_in_production_a_provider_cannot_be_an_address_of_our_own(settings):
+    settings.PRODUCTION = True
+    typed = {"provider": "openai", "secret": "sk-12345678", "stance": "allowed"}
+    for address in ("https://127.0.0.1:8790", "https://10.0.0.7", "https://169.254.169.254", "https://[::1]"):
+        assert "base_url" in CredentialForm({**typed, "base_url": address}).errors
+    assert CredentialForm({**typed, "base_url": "https://93.184.215.14"}).is_valid()

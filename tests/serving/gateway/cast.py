@@ -55,6 +55,7 @@ def student(*, rung: Rung = Rung.HEAD, kind: Kind = Kind.LABEL, schema: str = ""
         kind=kind,
         template=Template(system=SYSTEM),
         labels=LABELS if kind is Kind.LABEL else (),
+        labels_display={label.casefold(): label for label in LABELS} if kind is Kind.LABEL else {},
         answer_schema=schema,
         prompt_prefix="<|im_start|>user\nrouting\n",
         prompt_suffix="<|im_end|>\n<|im_start|>assistant\n",
