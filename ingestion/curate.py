@@ -306,8 +306,12 @@ def _content_hash(rows: Iterable[Candidate]) -> str:
 def stance_history(provider: str) -> list[tuple[datetime, Stance]]:
     """When which stance on a provider's terms came into force, oldest first, and last the one in force now."""
     stated = Event.objects.filter(kind__in=["credential.stored", "credential.stance_stated"]).order_by("at", "id")
-    ids = {str(pk) for pk in ProviderCredential.objects.filter(provider=provider).values_list("id", flat=True)}
-    return [(event.at, Stance(event.data["stance"])) for event in stated if event.subject_id in ids]
+    credential = ProviderCredential.objects.filter(provider=provider).first()
+    if credential is None:
+        return []
+    mine = [event for event in stated if event.subject_id == str(credential.id)]
+    earlier = [(event.at, Stance(event.data["stance"])) for event in mine]
+    return [*earlier, (credential.stance_at, Stance(credential.stance))]  # the row itself has the last word
 
 
 def stance_at(history: Sequence[tuple[datetime, Stance]], at: datetime) -> Stance:

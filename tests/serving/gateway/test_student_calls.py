@@ -113,6 +113,7 @@ def test_a_lora_student_is_asked_with_the_exact_prompt_of_its_training_and_nothi
         "temperature": 0,
         "logprobs": 2,
         "cache_salt": "salt-of-one",
+        "add_special_tokens": False,
     }
     record = lora.record()
     assert (record.student_input_tokens, record.student_output_tokens) == (17, 3)
