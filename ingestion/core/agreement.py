@@ -16,7 +16,7 @@ from ingestion.core.answer_schema import infer_schema
 from ingestion.core.calls import Answer, Finish, Kind, ToolCall, Usage
 from ingestion.core.reading import UnableToParse, canonical_json
 
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)\n?\s*```", re.DOTALL)
+_FENCE = "```"
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?")
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb"
 _UNUSABLE = (Finish.LENGTH, Finish.REFUSAL)
@@ -128,9 +128,17 @@ def _canonical_tool_call(answer: Answer) -> str | None:
 
 def _canonical_object(text: str) -> str | None:
     value = _load_object(text)
-    if value is None and (fenced := _FENCE.search(text)):
-        value = _load_object(fenced.group(1))
+    if value is None:
+        value = _load_object(_fenced(text))
     return None if value is None else _write_object(value)
+
+
+def _fenced(text: str) -> str:
+    """What stands in the first code fence; plain searches, since a pattern for it takes cubic time on hostile text."""
+    _, _, after = text.partition(_FENCE)
+    _, _, inside = after.partition("\n")
+    body, fence, _ = inside.partition(_FENCE)
+    return body.strip() if fence else ""
 
 
 def _load_object(text: str) -> dict[str, Any] | None:

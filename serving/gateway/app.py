@@ -21,6 +21,7 @@ from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.upstream import AiohttpUpstream, UnableToFinish
 from serving.gateway.wire import Departure, Gone, Receive, Request, Scope, Send, send_whole
 
+LONGEST_LIST = 4_000_000  # bytes of a provider's list of models
 CALLS = {b"/v1/chat/completions": Dialect.OPENAI, b"/v1/messages": Dialect.ANTHROPIC}
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
@@ -139,7 +140,11 @@ async def _list_models(request: Request, gateway: Gateway) -> None:
     with Departure(request.receive):
         reply = await ask_teacher(request, caller, method="GET", body=None, upstream=gateway.upstream)
         try:
-            body = b"".join([chunk async for chunk in reply.chunks()])
+            body = b""
+            async for chunk in reply.chunks():
+                body += chunk
+                if len(body) > LONGEST_LIST:
+                    raise teacher_unreachable()
         except UnableToFinish as error:
             raise teacher_unreachable() from error
         finally:
