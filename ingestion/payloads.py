@@ -36,13 +36,6 @@ def open_bodies(payload: Payload, data_key: bytes) -> tuple[bytes, bytes]:
     )
 
 
-def open_request(payload: Payload, data_key: bytes) -> bytes:
-    """The request body in the clear. Raises UnableToReadPair."""
-    if payload.request_sealed is None:
-        raise UnableToReadPair("the request is missing")
-    return _open(payload.request_sealed, payload.call_id, data_key, "request")
-
-
 def read_pair(call: Call, payload: Payload, data_key: bytes) -> Pair:
     """What was asked and answered, streamed or not. Raises UnableToReadPair."""
     request, response = open_bodies(payload, data_key)

@@ -25,7 +25,7 @@ from ingestion.models import Example
 from serving.core.gates import Draft, Evidence, Rung, StudentSpec
 from serving.core.routing import stops_query
 from serving.models import Deployment, Evaluation
-from serving.student import UnableToDraft, complete, draft
+from serving.student import NO_EVIDENCE, UnableToDraft, complete, draft
 from tenants.data_keys import purpose_key
 from tenants.events import record_event
 from tenants.provision import data_key_in_force
@@ -175,10 +175,7 @@ async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.Client
     raise UnableToDraft("vllm_down")
 
 
-NO_DRAFT = Draft(
-    answer=None,
-    evidence=Evidence(weakest=0, typical=0, spread=0, similarity=-1, neighbour_agreement=0, novelty=1e-9),
-)
+NO_DRAFT = Draft(answer=None, evidence=NO_EVIDENCE)
 
 
 async def _ask_base(

@@ -20,9 +20,10 @@ from ingestion.prices import PriceBook
 from ingestion.spool import SpoolReader
 from ingestion.store import store_calls, usage_of
 from serving.core.snapshot import Snapshot
+from serving.gateway.settings import snapshot_key
 from serving.gateway.snapshot_file import write_snapshot
 from serving.publish import make_snapshot
-from tenants.core.sealing import UnableToOpen, derive_key
+from tenants.core.sealing import UnableToOpen
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def open_feed() -> Feed:
     """The feed of this machine, on the configured spool and snapshot file. Raises UnableToRead if one runs already."""
     spool = Path(settings.SPOOL_DIR)
     spool.mkdir(parents=True, exist_ok=True)
-    key = derive_key(settings.SECRET_KEY.encode(), purpose="snapshot")
+    key = snapshot_key(settings.SECRET_KEY.encode())
     return Feed(SpoolReader(spool), snapshot_file=Path(settings.SNAPSHOT_FILE), key=key)
 
 
