@@ -12,11 +12,12 @@ from demo import house, story
 from demo.customer import Customer, UnableToDo
 from demo.screen import Screen
 
-# The production rules with a quicker clock: looks every two seconds, and every answer audited, since a demo has few.
+# The production rules with a quicker clock: looks every two seconds, and on the way to full every answer is audited,
+# since a demo has few.
 PACE = {
     "BEAT_SECONDS": "2",
     "MIN_PAIRS": "1000",
-    "AUDIT_SHARE": "1.0",
+    "RAMP_AUDIT_SHARE": "1.0",
     "SHADOW_SHARE": "1.0",
     "LORA_EPOCHS": "1",  # its loss is flat before the first is over
     "LORA_RANK": "8",  # half the arithmetic of the default, and enough for eight labels

@@ -35,7 +35,7 @@ class Scale:
     teaching: int = 1120  # calls of each learnt workload
     beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
     burst: int = 125  # calls between two looks at a rollout
-    measured: int = 160
+    measured: int = 240
     concurrency: int = 12
 
 

@@ -96,7 +96,7 @@ def _route(workload: Workload, rollout: Rollout | None) -> RouteEntry:
         state=rollout.state,
         student_share=rollout.share,
         control_share=settings.CONTROL_SHARE,
-        audit_share=settings.AUDIT_SHARE,
+        audit_share=settings.AUDIT_SHARE if rollout.state == Rollout.State.FULL else settings.RAMP_AUDIT_SHARE,
         shadow_share=settings.SHADOW_SHARE,
         student=msgspec.convert(rollout.deployment.spec, StudentSpec),
         gate=msgspec.convert(rollout.certificate.gate, Gate),

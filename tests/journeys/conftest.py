@@ -30,6 +30,7 @@ def household(tmp_path, database) -> Iterator[Household]:
         "STUDENT_TIMEOUT_S": "20",
         "BEAT_SECONDS": "1",
         "AUDIT_SHARE": "1.0",
+        "RAMP_AUDIT_SHARE": "1.0",
         "SHADOW_SHARE": "1.0",
         "LEASE_SECONDS": "6",
     }
