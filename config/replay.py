@@ -8,9 +8,11 @@ certified there → every row of the last part, never used before, put before `c
 import asyncio
 import random
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,6 +22,7 @@ from uuid import UUID
 import aiohttp
 import msgspec
 from django.conf import settings
+from django.db import connection
 
 from config.replay_file import ReplayRow, request_body, response_body
 from ingestion.core.agreement import canonical, differs
@@ -50,6 +53,7 @@ from training.launch import carry_out, queue_run
 from training.models import Adapter, TrainingRun
 
 AT_ONCE = 16
+TELL_SECONDS = 15.0
 Tell = Callable[[str], None]
 
 
@@ -122,9 +126,10 @@ def _replay(
     workload = _discover(tenant, plan, clock())
     tell(f"found “{workload.name}” ({workload.kind}); curating")
     dataset = _freeze(tenant, workload, clock())
-    tell(f"dataset v{dataset.version}: {dataset.counts}, left out {dataset.left_out or 'nothing'}")
+    tell(f"dataset v{dataset.version}: {_listed(dataset.counts)}; left out: {_listed(dataset.left_out) or 'nothing'}")
     tell(f"training a {plan.rung}")
-    adapter, run = _train(tenant, dataset, plan, clock)
+    with _told(tenant, tell):
+        adapter, run = _train(tenant, dataset, plan, clock)
     tell(f"trained in {run.seconds:.0f} s; evaluating on the replica that answers")
     certificate, evaluation, deployment = _judge(tenant, adapter, clock)
     tell(f"agreement: student {evaluation.arms['student']:.3f}, base {evaluation.arms['base']:.3f}")
@@ -241,6 +246,32 @@ def _train(tenant: UUID, dataset: Dataset, plan: Plan, clock: Callable[[], datet
         if run.status != TrainingRun.Status.SUCCEEDED:
             raise UnableToReplay(f"training {run.status}: {run.error}")
         return Adapter.objects.get(run=run), run
+
+
+@contextmanager
+def _told(tenant: UUID, tell: Tell) -> Iterator[None]:
+    """Say how far the tenant's training is, now and then, while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(TELL_SECONDS):
+            with acting_for(tenant):
+                run = TrainingRun.objects.order_by("-created_at").first()
+            if run is not None and run.progress.get("steps"):
+                tell(f"  step {run.progress['step']} of {run.progress['steps']}, loss {run.progress['loss']:.3f}")
+        connection.close()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _judge(tenant: UUID, adapter: Adapter, clock: Callable[[], datetime]) -> tuple[Certificate, Evaluation, Deployment]:

@@ -5,10 +5,14 @@ import json
 import pytest
 from django.core.management import CommandError, call_command
 
+from config import replay
 from config.replay_file import UnableToRead, read_rows
 from ingestion.models import Workload
 from tenants.scope import acting_for
+from tests.fakes.serve import wait_for
 from tests.ingestion.makers import query_of
+from tests.serving.makers import make_adapter, make_workload
+from training.models import TrainingRun
 
 
 def csv_of(tmp_path, rows, *, header="text,teacher_label", encoding="utf-8"):
@@ -100,3 +104,14 @@ def test_too_few_pairs_to_certify_give_a_verdict_that_says_how_many_are_missing(
     assert "more calibration rows" in capsys.readouterr().out
     with acting_for(report["tenant"]):
         assert Workload.objects.count() == 1
+
+
+def test_a_long_training_says_how_far_it_is(company, now, monkeypatch):
+    monkeypatch.setattr(replay, "TELL_SECONDS", 0.01)
+    make_adapter(make_workload(company.id, now), now)
+    with acting_for(company.id):
+        TrainingRun.objects.update(progress={"step": 7, "steps": 40, "loss": 0.25})
+    told = []
+    with replay._told(company.id, told.append):
+        wait_for(lambda: told, patience=20)
+    assert told[0].strip() == "step 7 of 40, loss 0.250"
