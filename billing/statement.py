@@ -19,11 +19,11 @@ from django.db.models import Count, Q, QuerySet, Sum
 from billing.core.counterfactual import find_interval
 from billing.core.period import month_of
 from billing.ledger import LOOK_BACK, roll_up
-from billing.models import LedgerEntry, SavingsStatement
+from billing.models import Invoice, LedgerEntry, SavingsStatement
 from ingestion.core.calls import Arm
 from ingestion.models import Call
 from serving.models import Audit
-from tenants.models import Tenant
+from tenants.models import Tenant, tenant_ids
 from tenants.scope import acting_for
 from training.models import TrainingRun
 
@@ -31,6 +31,7 @@ from training.models import TrainingRun
 GRACE: Final = LOOK_BACK + timedelta(days=1)
 CENT: Final = Decimal("0.01")
 Kind = LedgerEntry.Kind
+Status = SavingsStatement.Status
 
 
 class UnableToClose(Exception):
@@ -62,7 +63,7 @@ def refresh_statement(tenant_id: UUID, *, at: datetime, now: datetime) -> Saving
     """The statement of the month that `at` lies in, opened if need be and brought up to the ledger unless closed."""
     starts_at, ends_at = month_of(at)
     with acting_for(tenant_id):
-        share = _share()
+        share = share_in_force()
         statement: SavingsStatement = SavingsStatement.objects.get_or_create(
             starts_at=starts_at,
             currency=settings.CURRENCY,
@@ -86,25 +87,37 @@ def close_statement(statement: SavingsStatement, *, now: datetime) -> bool:
     if now < statement.ends_at + GRACE:
         raise UnableToClose(f"{statement.number} may be closed from {statement.ends_at + GRACE:%Y-%m-%d}")
     with acting_for(statement.tenant_id):
-        if not SavingsStatement.objects.filter(id=statement.id, status=SavingsStatement.Status.OPEN).exists():
+        if not SavingsStatement.objects.filter(id=statement.id, status=Status.OPEN).exists():
             return False
         roll_up(statement.tenant_id, now=now, since=statement.starts_at, until=statement.ends_at)
-        _follow_ledger(statement, share=_share(), now=now)
-        return statement.advance(SavingsStatement.Status.CLOSED, now, closed_at=now)
+        _follow_ledger(statement, share=share_in_force(), now=now)
+        return statement.advance(Status.CLOSED, now, closed_at=now)
+
+
+def tenants_with_books() -> list[UUID]:
+    """Every tenant whose money is still to be counted: active ones, and others until their last month is settled."""
+    settled = Invoice.across_tenants.filter(status__in=(Invoice.Status.PAID, Invoice.Status.VOID))
+    unsettled = Q(status=Status.CLOSED, fee__gt=0) & ~Q(id__in=settled.values("statement_id"))
+    unfinished = SavingsStatement.across_tenants.filter(Q(status=Status.OPEN) | unsettled)
+    return list({*tenant_ids(), *unfinished.values_list("tenant_id", flat=True)})
 
 
 def keep_statements(tenant_id: UUID, *, now: datetime) -> list[SavingsStatement]:
     """Bring this month's statement up to date, and last month's until it can be closed. Gives those still open."""
-    this_month = refresh_statement(tenant_id, at=now, now=now)
-    last_month = month_of(this_month.starts_at - timedelta(days=1))[0]
+    for starts_at in _months_to_keep(tenant_id, now):
+        refresh_statement(tenant_id, at=starts_at, now=now)
     with acting_for(tenant_id):
-        if LedgerEntry.objects.filter(hour__gte=last_month, hour__lt=this_month.starts_at).exists():
-            refresh_statement(tenant_id, at=last_month, now=now)
-        still_open = list(SavingsStatement.objects.filter(status=SavingsStatement.Status.OPEN))
+        still_open = list(SavingsStatement.objects.filter(status=Status.OPEN))
     for statement in still_open:
         if now >= statement.ends_at + GRACE:
             close_statement(statement, now=now)
-    return [statement for statement in still_open if statement.status == SavingsStatement.Status.OPEN]
+    return [statement for statement in still_open if statement.status == Status.OPEN]
+
+
+def share_in_force() -> Decimal:
+    """The share of a positive saving that is ours: as agreed with the tenant in force, or else the operator's own."""
+    agreed = Tenant.objects.get().savings_share
+    return settings.SAVINGS_SHARE if agreed is None else agreed
 
 
 def balance(statement: SavingsStatement) -> Balance:
@@ -129,9 +142,17 @@ def balance(statement: SavingsStatement) -> Balance:
     )
 
 
-def _share() -> Decimal:
-    agreed = Tenant.objects.get().savings_share
-    return settings.SAVINGS_SHARE if agreed is None else agreed
+def _months_to_keep(tenant_id: UUID, now: datetime) -> list[datetime]:
+    """Where last month and this one begin, if the ledger has something of them; this one anyway if calls may come."""
+    this_month = month_of(now)
+    last_month = month_of(this_month[0] - timedelta(days=1))
+    with acting_for(tenant_id):
+        served = not Tenant.objects.get().is_suspended
+        return [
+            during[0]
+            for during in (last_month, this_month)
+            if (served and during == this_month) or LedgerEntry.objects.filter(**_within("hour", during)).exists()
+        ]
 
 
 def _entries(statement: SavingsStatement) -> "QuerySet[LedgerEntry]":
@@ -142,9 +163,7 @@ def _entries(statement: SavingsStatement) -> "QuerySet[LedgerEntry]":
 
 def _follow_ledger(statement: SavingsStatement, *, share: Decimal, now: datetime) -> None:
     facts = _figures(_entries(statement), share=share)
-    SavingsStatement.objects.filter(id=statement.id, status=SavingsStatement.Status.OPEN).update(
-        updated_at=now, **facts
-    )
+    SavingsStatement.objects.filter(id=statement.id, status=Status.OPEN).update(updated_at=now, **facts)
 
 
 def _figures(entries: "QuerySet[LedgerEntry]", *, share: Decimal) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from celery import shared_task
 
 from billing.invoice import invoices_to_issue, invoices_to_refresh, issue_invoice, refresh_invoice
 from billing.ledger import roll_up
-from billing.statement import keep_statements
+from billing.statement import keep_statements, tenants_with_books
 from billing.stripe_api import UnableToInvoice, stripe_from_settings
-from tenants.models import tenant_ids
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def _now() -> datetime:
 @shared_task(ignore_result=True)
 def roll_up_due(**_: object) -> None:
     """Bring each tenant's ledger up to its calls."""
-    for tenant_id in tenant_ids():
+    for tenant_id in tenants_with_books():
         roll_up_tenant.delay(tenant_id=str(tenant_id))
 
 
@@ -37,7 +36,7 @@ def roll_up_tenant(*, tenant_id: str, **_: object) -> None:
 @shared_task(ignore_result=True)
 def statements_due(**_: object) -> None:
     """Bring each tenant's statements up to its ledger, and close the months that are over."""
-    for tenant_id in tenant_ids():
+    for tenant_id in tenants_with_books():
         keep_tenant_statements.delay(tenant_id=str(tenant_id))
 
 
@@ -51,7 +50,7 @@ def keep_tenant_statements(*, tenant_id: str, **_: object) -> None:
 def invoices_due(**_: object) -> None:
     """Ask for what is owed, where an account at Stripe is set."""
     if stripe_from_settings() is not None:
-        for tenant_id in tenant_ids():
+        for tenant_id in tenants_with_books():
             invoice_tenant.delay(tenant_id=str(tenant_id))
 
 

@@ -156,6 +156,7 @@ def _make_tenant(now: datetime) -> UUID:
         company=name, email=f"replay-{now.timestamp()}@localhost", password=str(now.timestamp()), now=now
     )
     with acting_for(tenant.id):
+        Tenant.objects.update(savings_share=0)  # nobody is asked for anything after a replay
         earlier = now - timedelta(days=365)  # the stance under which the file's answers came in
         store_credential(
             provider="openai",
@@ -281,7 +282,7 @@ def _judge(tenant: UUID, adapter: Adapter, clock: Callable[[], datetime]) -> tup
     if not deploy(tenant, deployment.id, now=clock()):
         with acting_for(tenant):
             raise UnableToReplay(f"the adapter was not loaded: {Deployment.objects.get(id=deployment.id).error}")
-    evaluation = evaluate(tenant, deployment.id, now=clock())
+    evaluation = evaluate(tenant, deployment.id, clock=clock)
     if evaluation is None:
         raise UnableToReplay("another process evaluates this adapter")
     return certify_adapter(tenant, evaluation.id, now=clock()), evaluation, deployment

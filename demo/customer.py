@@ -28,7 +28,7 @@ class Customer:
 
     async def make_key(self, name: str) -> None:
         """Make a key, and copy it from the one page that shows it."""
-        shown = KEY.search(await self.submit("/keys/new", form="/keys", name=name, may_override="on"))
+        shown = KEY.search(await self.submit("/keys/new", form="/keys", name=name, scope="manage", may_override="on"))
         if shown is None:
             raise UnableToDo("the page with the new key shows none")
         self.key = shown.group()

@@ -11,6 +11,7 @@ from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.utils.cache import add_never_cache_headers
 from django_htmx.http import HttpResponseClientRedirect
 
@@ -29,6 +30,7 @@ class Member:
     tenant_name: str
     role: str
     rights: frozenset[Right]
+    suspended: bool
 
     @property
     def actor(self) -> str:
@@ -57,8 +59,8 @@ def page(*, needs: Right | None = None) -> Callable[[View[Given]], Bare[Given]]:
     return _guarded(("GET", "HEAD"), needs)
 
 
-def action(needs: Right) -> Callable[[View[Given]], Bare[Given]]:
-    """A change a member may make, by POST alone (with Django's CSRF token)."""
+def action(needs: Right | None) -> Callable[[View[Given]], Bare[Given]]:
+    """A change a member may make, by POST alone (with Django's CSRF token); to their own account without a right."""
     return _guarded(("POST",), needs)
 
 
@@ -70,7 +72,9 @@ def find_member(request: HttpRequest) -> Member | None:
     found = Membership.across_tenants.select_related("tenant").filter(user_id=user.pk).order_by("id").first()
     if found is None:
         return None
-    return Member(user.pk, user.email, found.tenant_id, found.tenant.name, found.role, rights_of(found.role))
+    suspended = found.tenant.is_suspended
+    rights = rights_of(found.role, suspended=suspended)
+    return Member(user.pk, user.email, found.tenant_id, found.tenant.name, found.role, rights, suspended)
 
 
 def utc_now() -> datetime:
@@ -88,14 +92,14 @@ def _guarded(methods: tuple[str, ...], needs: Right | None) -> Callable[[View[Gi
         @wraps(view)
         def guarded(request: HttpRequest, *args: Given.args, **kwargs: Given.kwargs) -> HttpResponse:
             if request.method not in methods:
-                return HttpResponseNotAllowed(methods)
+                return HttpResponseNotAllowed(methods, render_to_string("405.html", request=request))
             member = find_member(request)
             if member is None:
                 return _turn_away(request)
-            if needs is not None and needs not in member.rights:
-                raise PermissionDenied("this takes another role")
             seen = cast(PortalRequest, request)
             seen.member = member
+            if needs is not None and needs not in member.rights:
+                raise PermissionDenied("suspended" if member.suspended else "this takes another role")
             with acting_for(member.tenant_id):
                 response = view(seen, *args, **kwargs)
             add_never_cache_headers(response)

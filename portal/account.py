@@ -1,18 +1,28 @@
-"""Coming in and going out: sign-up, log-in, log-out, and the demo's one click."""
+"""Coming in and going out: sign-up, log-in, log-out, the demo's one click, and another password."""
 
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth import login, logout
+from django.contrib import messages
+from django.contrib.auth import login, logout, update_session_auth_hash
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_http_methods, require_POST
 
-from portal.access import show, utc_now
-from portal.forms import SignUpForm
-from portal.throttle import UnableToCount, count_try, is_throttled
+from portal.access import PortalRequest, action, page, show, utc_now
+from portal.forms import PasswordForm, SignUpForm
+from portal.throttle import (
+    UnableToCount,
+    account_of,
+    address_of,
+    count_try,
+    is_throttled,
+    knows_device,
+    remember_device,
+)
+from tenants.members import change_password
 from tenants.models import Membership, User
 from tenants.provision import UnableToSignUp, sign_up
 
@@ -24,17 +34,20 @@ def sign_up_page(request: HttpRequest) -> HttpResponse:
         return redirect("portal:overview")
     form = SignUpForm(request.POST or None)
     if request.method == "POST" and form.is_valid() and _sign_up(request, form):
-        return redirect("portal:overview")
+        response = redirect("portal:overview")
+        remember_device(response, account_of(form.cleaned_data["email"]))
+        return response
     return show(request, "sign_up.html", form=form, status=400 if form.errors else 200)
 
 
 def _sign_up(request: HttpRequest, form: SignUpForm) -> bool:
     """Whether it worked; why not is said in the form."""
     try:
-        if is_throttled(request, "sign-up"):
+        address = address_of(request)
+        if is_throttled("sign-up", address):
             form.add_error(None, "Too many sign-ups from your address. Try again in a quarter of an hour.")
             return False
-        count_try(request, "sign-up")
+        count_try("sign-up", address)
         _, user = sign_up(**form.cleaned_data, now=utc_now())
     except UnableToCount:
         form.add_error(None, "Sign-up is not possible at the moment. Try again soon.")
@@ -47,7 +60,7 @@ def _sign_up(request: HttpRequest, form: SignUpForm) -> bool:
 
 
 class LogIn(LoginView):
-    """Log-in by e-mail and password; ten failures from an address close the door to it for a quarter of an hour."""
+    """Log-in by e-mail and password; failures close the door for a quarter of an hour, by address and by account."""
 
     template_name = "portal/log_in.html"
     redirect_authenticated_user = True
@@ -55,18 +68,34 @@ class LogIn(LoginView):
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Refuse before the password is looked at where guessing is going on."""
         try:
-            if is_throttled(request, "failed-log-in"):
+            if is_throttled("failed-log-in", address_of(request)):
                 return self._refuse("Too many failures from your address. Try again in a quarter of an hour.", 429)
+            if self._is_strange() and is_throttled("failed-log-in-to-account", self._account()):
+                return self._refuse("Too many failures for this account. Try again in a quarter of an hour.", 429)
             return super().post(request, *args, **kwargs)
         except UnableToCount:
             return self._refuse("Log-in is not possible at the moment. Try again soon.", 503)
 
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        """Know this browser from now on."""
+        response = super().form_valid(form)
+        remember_device(response, self._account())
+        return response
+
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Count it."""
-        count_try(self.request, "failed-log-in")
+        count_try("failed-log-in", address_of(self.request))
+        if self._is_strange():
+            count_try("failed-log-in-to-account", self._account())
         response = super().form_invalid(form)
         response.status_code = 400
         return response
+
+    def _account(self) -> str:
+        return account_of(self.request.POST.get("username", ""))
+
+    def _is_strange(self) -> bool:
+        return not knows_device(self.request, self._account())
 
     def _refuse(self, words: str, status: int) -> HttpResponse:
         return show(self.request, "log_in.html", form=AuthenticationForm(self.request), refusal=words, status=status)
@@ -89,3 +118,26 @@ def log_in_to_demo(request: HttpRequest) -> HttpResponse:
         return redirect("portal:sign-up")
     login(request, User.objects.get(id=owner.user_id))
     return redirect("portal:overview")
+
+
+@page()
+def password_page(request: PortalRequest) -> HttpResponse:
+    """Where a person gives themselves another password."""
+    return show(request, "password.html", form=PasswordForm(_person(request)))
+
+
+@action(None)
+def change_own_password(request: PortalRequest) -> HttpResponse:
+    """Take the new password; this session goes on, the person's others end."""
+    person = _person(request)
+    form = PasswordForm(person, request.POST)
+    if not form.is_valid():
+        return show(request, "password.html", form=form, status=400)
+    change_password(person, password=form.cleaned_data["new_password1"], actor=request.member.actor, now=utc_now())
+    update_session_auth_hash(request, person)
+    messages.success(request, "Your password is changed.")
+    return redirect("portal:settings")
+
+
+def _person(request: PortalRequest) -> User:
+    return User.objects.get(id=request.member.user_id)

@@ -49,7 +49,7 @@ def _providers() -> Iterator[Notice]:
 
 
 def _rollouts(now: datetime) -> Iterator[Notice]:
-    for rollout in Rollout.objects.select_related("workload"):
+    for rollout in Rollout.objects.exclude(state=Rollout.State.SUPERSEDED).select_related("workload"):
         url, name = reverse("portal:workload", args=[rollout.workload_id]), rollout.workload.name
         if rollout.state == Rollout.State.HELD:
             yield Notice(Tone.WARN, f"{name} is on hold: the teacher answers until somebody resumes.", url)
@@ -76,5 +76,5 @@ def _deployments(now: datetime) -> Iterator[Notice]:
 
 def _endpoints() -> Iterator[Notice]:
     for endpoint in WebhookEndpoint.objects.exclude(disabled_at=None).filter(straight_failures__gt=0)[:5]:
-        text = f"Deliveries to {endpoint.url[:80]} failed again and again; it is disabled."
+        text = f"Deliveries to {endpoint.origin} failed again and again; it is disabled."
         yield Notice(Tone.WARN, text, reverse("portal:webhooks"))

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
@@ -22,6 +23,8 @@ def call_list(request: PortalRequest) -> HttpResponse:
     wanted = read_id(request.GET.get("id", ""))
     if wanted is not None:
         return redirect("portal:call", id=wanted)
+    if request.GET.get("id"):
+        messages.error(request, "That is no call’s id.")
     arm, workload = request.GET.get("arm", ""), request.GET.get("workload", "")
     calls = Call.objects.all()
     if arm in set(Arm):
@@ -29,13 +32,15 @@ def call_list(request: PortalRequest) -> HttpResponse:
     names = {str(key): name for key, name in Workload.objects.values_list("id", "name")}
     if workload in names:
         calls = calls.filter(workload_id=workload)
-    found = newest_first(calls, before=request.GET.get("before", ""))
+    before = request.GET.get("before", "")
+    found = newest_first(calls, before=before)
     rows = [(call, names.get(str(call.workload_id), "")) for call in found.rows]
     return show(
         request,
         "calls.html",
         rows=rows,
         next=found.next,
+        before=before,
         arms=list(Arm),
         arm=arm,
         workloads=names.items(),

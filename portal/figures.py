@@ -100,7 +100,7 @@ def current_statement(now: datetime) -> SavingsStatement | None:
 def measure_agreement() -> Agreement | None:
     """Over the audits of rollouts in force whose answers the gate let through; None before the first."""
     done = Audit.objects.filter(status=Audit.Status.DONE, accepted=True).exclude(
-        rollout__state=Rollout.State.ROLLED_BACK
+        rollout__state__in=Rollout.OVER
     )
     return agreement_of(done.filter(differs=True).count(), done.count())
 
@@ -133,7 +133,7 @@ def measure_spend(now: datetime) -> dict[UUID | None, Spend]:
 
 def open_rollouts() -> dict[UUID, Rollout]:
     """The rollout in force of each workload."""
-    rows = Rollout.objects.exclude(state=Rollout.State.ROLLED_BACK).select_related("certificate", "deployment__adapter")
+    rows = Rollout.objects.exclude(state__in=Rollout.OVER).select_related("certificate", "deployment__adapter")
     return {rollout.workload_id: rollout for rollout in rows}
 
 

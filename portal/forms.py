@@ -6,12 +6,13 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.conf import settings
+from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import validate_password
 
 from ingestion.core.calls import Dialect
 from ingestion.models import Workload
 from tenants.core.roles import Role
-from tenants.models import ProviderCredential, Tenant, User
+from tenants.models import ApiKey, ProviderCredential, Tenant, User
 from tenants.webhook_client import is_blocked
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -29,6 +30,11 @@ STANCES = [
     (ProviderCredential.Stance.INTERNAL_ONLY, "Internal only: a narrow student for ourselves, never passed on"),
     (ProviderCredential.Stance.FORBIDDEN, "Forbidden: keep its answers out of every dataset"),
 ]
+SCOPES = [
+    (ApiKey.Scope.CALLS, "Calls: the gateway alone"),
+    (ApiKey.Scope.MANAGE, "Manage: the gateway and the API, which reads figures and steers rollouts"),
+]
+PASSWORD_RULE = "Ten characters or more, and not a common one."
 DIALECTS = [(Dialect.OPENAI.value, "OpenAI dialect"), (Dialect.ANTHROPIC.value, "Anthropic dialect")]
 
 
@@ -41,14 +47,20 @@ class SignUpForm(forms.Form):
 
     company = forms.CharField(max_length=120, widget=forms.TextInput(attrs={"autocomplete": "organization"}))
     email = forms.EmailField(label="E-mail", widget=forms.EmailInput(attrs={"autocomplete": "username"}))
-    password = forms.CharField(
-        max_length=256, widget=_password("new-password"), help_text="Ten characters or more, and not a common one."
-    )
+    password = forms.CharField(max_length=256, widget=_password("new-password"), help_text=PASSWORD_RULE)
 
     def clean(self) -> dict[str, Any]:
         """Hold the password against the validators, the address included."""
         cleaned = super().clean() or self.cleaned_data
         return _with_checked_password(self, cleaned)
+
+
+class PasswordForm(PasswordChangeForm):
+    """A person's own password, and another."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["new_password1"].help_text = PASSWORD_RULE
 
 
 class MemberForm(forms.Form):
@@ -76,6 +88,7 @@ class KeyForm(forms.Form):
     """A key to make."""
 
     name = forms.CharField(max_length=80, help_text="Where it will be used, such as “checkout, production”.")
+    scope = forms.ChoiceField(choices=SCOPES, initial=ApiKey.Scope.CALLS)
     may_override = forms.BooleanField(
         required=False,
         label="May override",

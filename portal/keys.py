@@ -25,8 +25,8 @@ def make_key(request: PortalRequest) -> HttpResponse:
     form = KeyForm(request.POST)
     if not form.is_valid():
         return _show_keys(request, form=form, status=400)
-    _, minted = create_key(**form.cleaned_data, actor=request.member.actor, now=utc_now())
-    return _show_keys(request, form=KeyForm(), plain=minted.plain)
+    key, minted = create_key(**form.cleaned_data, actor=request.member.actor, now=utc_now())
+    return _show_keys(request, form=KeyForm(), plain=minted.plain, scope=key.scope)
 
 
 @action(Right.REVOKE_KEYS)

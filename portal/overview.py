@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.http import HttpResponse
+from django_htmx.http import HttpResponseClientRefresh
 
 from ingestion.models import Workload
 from portal.access import PortalRequest, page, show, utc_now
@@ -27,7 +28,9 @@ def overview(request: PortalRequest) -> HttpResponse:
 
 @page()
 def overview_figures(request: PortalRequest) -> HttpResponse:
-    """The same figures alone, for the page to refresh itself with."""
+    """The same figures alone, for the page to refresh itself with; the whole page at the first call."""
+    if "waiting" in request.GET:
+        return HttpResponseClientRefresh() if has_calls() else HttpResponse(status=204)
     return show(request, "_overview.html", **_figures())
 
 

@@ -9,6 +9,7 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 
 from billing.models import Invoice, LedgerEntry, SavingsStatement
+from billing.statement import share_in_force
 from ingestion.models import Workload
 from portal.access import PortalRequest, page, show
 from portal.charts import draw_months
@@ -58,7 +59,7 @@ def statement_list(request: PortalRequest) -> HttpResponse:
         for one in statements[:12]
     ]
     chart = draw_months(months[::-1]) if months else ""
-    return show(request, "savings.html", statements=statements, chart=chart)
+    return show(request, "savings.html", statements=statements, chart=chart, share=share_in_force())
 
 
 @page()

@@ -10,7 +10,7 @@ from portal.access import PortalRequest, action, page, show, utc_now
 from portal.forms import CredentialForm, MemberForm, PreferencesForm, RoleForm, StanceForm
 from portal.paging import newest_first
 from portal.spreadsheets import as_csv
-from tenants.core.roles import Right
+from tenants.core.roles import Right, Role
 from tenants.members import UnableToChangeMembers, add_member, change_role, remove_member
 from tenants.models import Event, Membership, ProviderCredential, Tenant
 from tenants.preferences import UnableToPrefer, state_preferences
@@ -127,6 +127,7 @@ def _member(id: int) -> Membership:
 
 def _show_settings(request: PortalRequest, *, status: int = 200, **forms: object) -> HttpResponse:
     tenant: Tenant = Tenant.objects.get()
+    members = list(Membership.objects.select_related("user").order_by("id"))
     stated = {name: getattr(tenant, name) for name in ("name", "approval", "log_content")}
     context: dict[str, object] = {
         "preferences": PreferencesForm(initial=stated),
@@ -135,10 +136,8 @@ def _show_settings(request: PortalRequest, *, status: int = 200, **forms: object
         "credentials": [
             (one, StanceForm(initial={"stance": one.stance})) for one in ProviderCredential.objects.order_by("provider")
         ],
-        "members": [
-            (one, RoleForm(initial={"role": one.role}))
-            for one in Membership.objects.select_related("user").order_by("id")
-        ],
+        "members": [(one, RoleForm(initial={"role": one.role})) for one in members],
+        "several_owners": sum(one.role == Role.OWNER for one in members) > 1,
         **forms,
     }
     return show(request, "settings.html", status=status, **context)

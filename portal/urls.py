@@ -41,6 +41,8 @@ urlpatterns = [
     path("settings/members", settings.add, name="member-new"),
     path("settings/members/<int:id>/role", settings.change, name="member-role"),
     path("settings/members/<int:id>/remove", settings.remove, name="member-remove"),
+    path("settings/password", account.password_page, name="password"),
+    path("settings/password/change", account.change_own_password, name="password-change"),
     path("settings/events", settings.event_list, name="events"),
     path("settings/events.csv", settings.events_csv, name="events-csv"),
 ]

@@ -54,7 +54,7 @@ class TenantView(APIView):
         self.caller = identify(request)
         changes = request.method not in SAFE_METHODS and hasattr(self, str(request.method).lower())
         if changes and self.needs not in self.caller.rights:
-            raise PermissionDenied("this takes another role")
+            raise PermissionDenied("the tenant is suspended" if self.caller.suspended else "this takes another role")
         self._scope.enter_context(acting_for(self.caller.tenant_id))
 
     def handle_exception(self, exc: Exception) -> Response:
@@ -84,7 +84,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
 
     class Meta:
         model = ApiKey
-        fields = ("id", "name", "prefix", "may_override", "created_at", "revoked_at")
+        fields = ("id", "name", "prefix", "scope", "may_override", "created_at", "revoked_at")
         read_only_fields = fields
 
 
@@ -92,6 +92,7 @@ class NewKeySerializer(serializers.Serializer[Any]):
     """What a key is made from."""
 
     name = serializers.CharField(max_length=80)
+    scope = serializers.ChoiceField(choices=ApiKey.Scope.choices, default=ApiKey.Scope.CALLS)
     may_override = serializers.BooleanField(default=False)
 
 
@@ -162,14 +163,23 @@ class EventList(TenantView, ListAPIView[Event]):
 
 
 class EndpointSerializer(serializers.ModelSerializer[WebhookEndpoint]):
-    """Where events are delivered; the secret was shown when it was made."""
+    """Where events are delivered; the secret was shown when it was made.
 
+    The URL's path, which may hold a secret of the receiver's, is for those who may manage webhooks.
+    """
+
+    url = serializers.SerializerMethodField()
     kinds = serializers.ListField(child=serializers.CharField(max_length=60), read_only=True)
 
     class Meta:
         model = WebhookEndpoint
         fields = ("id", "url", "kinds", "created_at", "disabled_at", "straight_failures")
         read_only_fields = fields
+
+    def get_url(self, endpoint: WebhookEndpoint) -> str:
+        """Whole or without its path, by the rights of the view's caller."""
+        whole = Right.MANAGE_WEBHOOKS in self.context["view"].caller.rights
+        return endpoint.url if whole else endpoint.origin
 
 
 class NewEndpointSerializer(serializers.Serializer[Any]):
@@ -209,7 +219,8 @@ class EndpointList(TenantView, ListAPIView[WebhookEndpoint]):
             endpoint, secret = create_endpoint(**asked.validated_data, actor=self.caller.actor, now=utc_now())
         except UnableToUseUrl as error:
             raise serializers.ValidationError({"url": [str(error)]}) from error
-        return Response({**EndpointSerializer(endpoint).data, "secret": secret}, status=status.HTTP_201_CREATED)
+        made = self.get_serializer(endpoint).data
+        return Response({**made, "secret": secret}, status=status.HTTP_201_CREATED)
 
 
 class EndpointSwitch(TenantView):
@@ -225,7 +236,7 @@ class EndpointSwitch(TenantView):
         switch = enable_endpoint if self.on else disable_endpoint
         switch(endpoint, actor=self.caller.actor, now=utc_now())
         endpoint.refresh_from_db()
-        return Response(EndpointSerializer(endpoint).data)
+        return Response(EndpointSerializer(endpoint, context={"view": self}).data)
 
 
 class EndpointDisabling(EndpointSwitch):

@@ -13,7 +13,7 @@ from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
 from tenants.core.keys import digest_key
-from tenants.core.roles import KEY_RIGHTS, Right, rights_of
+from tenants.core.roles import KEY_RIGHTS, Right, in_standing, rights_of
 from tenants.models import ApiKey, Membership
 
 
@@ -24,23 +24,30 @@ class KeyCaller:
     is_anonymous = False
     is_staff = False
 
-    def __init__(self, tenant_id: UUID, key_id: UUID) -> None:
-        self.tenant_id = tenant_id
-        self.key_id = key_id
+    def __init__(self, key: ApiKey) -> None:
+        self.tenant_id = key.tenant_id
+        self.key_id = key.id
+        self.suspended = key.tenant.is_suspended
 
 
 class KeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer us_…`, looked up by the full key's digest."""
 
     def authenticate(self, request: Request) -> tuple[KeyCaller, Any] | None:
-        """The caller, or None where no bearer key is sent. Raises AuthenticationFailed on an unknown or revoked one."""
+        """The caller, or None where no bearer key is sent.
+
+        Raises AuthenticationFailed on an unknown or revoked key, PermissionDenied on one that is for calls alone.
+        """
         scheme, _, plain = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not plain:
             return None
-        key = ApiKey.across_tenants.filter(digest=digest_key(plain), revoked_at=None).only("id", "tenant_id").first()
+        found = ApiKey.across_tenants.filter(digest=digest_key(plain), revoked_at=None).select_related("tenant")
+        key = found.only("id", "scope", "tenant__status").first()
         if key is None:
             raise AuthenticationFailed("unknown or revoked key")
-        return KeyCaller(key.tenant_id, key.id), None
+        if key.scope != ApiKey.Scope.MANAGE:
+            raise PermissionDenied("this key is for calls alone: the API takes one of scope manage")
+        return KeyCaller(key), None
 
     def authenticate_header(self, request: Request) -> str:
         """Makes the refusal a 401."""
@@ -65,20 +72,25 @@ class Caller:
     tenant_id: UUID
     actor: str
     rights: frozenset[Right]
+    suspended: bool
 
 
 def identify(request: Request) -> Caller:
     """The caller behind an authenticated request: a key's tenant, or the person's own. Raises PermissionDenied."""
     user: object = request.user
     if isinstance(user, KeyCaller):
-        return Caller(user.tenant_id, f"key:{user.key_id}", KEY_RIGHTS)
+        rights = in_standing(KEY_RIGHTS, suspended=user.suspended)
+        return Caller(user.tenant_id, f"key:{user.key_id}", rights, user.suspended)
     member = membership_of(request.user.pk) if request.user.pk else None
     if member is None:
         raise PermissionDenied("no membership")
-    return Caller(member.tenant_id, f"user:{request.user.pk}", rights_of(member.role))
+    suspended = member.tenant.is_suspended
+    rights = rights_of(member.role, suspended=suspended)
+    return Caller(member.tenant_id, f"user:{request.user.pk}", rights, suspended)
 
 
 def membership_of(user_id: int) -> Membership | None:
     """The named door from a person to the one tenant they belong to."""
-    found: Membership | None = Membership.across_tenants.filter(user_id=user_id).order_by("id").first()
+    held = Membership.across_tenants.select_related("tenant").filter(user_id=user_id)
+    found: Membership | None = held.order_by("id").first()
     return found

@@ -1,4 +1,4 @@
-"""Who belongs to a tenant: people are added, given another role, and removed, each with its event."""
+"""Who belongs to a tenant: people are added, given another role or password, and removed, each with its event."""
 
 from datetime import datetime
 
@@ -42,6 +42,13 @@ def remove_member(membership: Membership, *, actor: str, now: datetime) -> None:
     Membership.objects.filter(id=membership.id).delete()
     User.objects.filter(id=membership.user_id, is_staff=False).update(is_active=False)
     record_event("member.removed", now=now, actor=actor, subject_id=membership.user_id, role=membership.role)
+
+
+def change_password(user: User, *, password: str, actor: str, now: datetime) -> None:
+    """Give a person of the tenant in force another password, which ends their other sessions."""
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    record_event("member.password_changed", now=now, actor=actor, subject_id=user.pk)
 
 
 def _keep_an_owner(membership: Membership) -> None:

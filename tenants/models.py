@@ -1,10 +1,13 @@
 """Rows of *who*: tenants, people, keys, credentials, and the log of what happened with its webhooks."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 
@@ -57,14 +60,30 @@ class Tenant(models.Model):
     approval = models.CharField(max_length=20, choices=Approval, default=Approval.ASK_FIRST)
     log_content = models.BooleanField(default=True)
     data_key_sealed = models.BinaryField()
-    savings_share = models.DecimalField(max_digits=5, decimal_places=4, null=True, blank=True)
+    savings_share = models.DecimalField(
+        max_digits=5,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(Decimal(0)), MaxValueValidator(Decimal(1))],
+    )
     created_at = models.DateTimeField()
 
     objects: ClassVar[TenantManager[Self]] = TenantManager()
     across_tenants: ClassVar[AcrossTenantsManager[Self]] = AcrossTenantsManager()
 
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(savings_share__range=(0, 1)), name="savings_share_is_a_share")
+        ]
+
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its calls are refused and nothing of it may be changed."""
+        return self.status == self.Status.SUSPENDED
 
 
 class Membership(TenantOwned):
@@ -84,12 +103,17 @@ class Membership(TenantOwned):
 
 
 class ApiKey(TenantOwned):
-    """A key of the gateway and the API. The key itself is shown once and never kept."""
+    """A key of the gateway, and of the API if its scope says so. The key itself is shown once and never kept."""
+
+    class Scope(models.TextChoices):
+        CALLS = "calls"
+        MANAGE = "manage"
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     name = models.CharField(max_length=80)
     prefix = models.CharField(max_length=16)
     digest = models.CharField(max_length=64, unique=True)
+    scope = models.CharField(max_length=20, choices=Scope, default=Scope.CALLS)
     may_override = models.BooleanField(default=False)
     created_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
@@ -148,6 +172,12 @@ class WebhookEndpoint(TenantOwned):
     disabled_at = models.DateTimeField(null=True, blank=True)
     straight_failures = models.PositiveIntegerField(default=0)
 
+    @property
+    def origin(self) -> str:
+        """The URL without its path, which may hold a secret."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}/…"
+
 
 class WebhookDelivery(TenantOwned):
     """One event to one endpoint: due until delivered or exhausted."""
@@ -169,7 +199,9 @@ class WebhookDelivery(TenantOwned):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "endpoint", "event"], name="one_delivery_per_event")]
-        indexes = [models.Index(fields=["due_at"], condition=Q(status="due"), name="delivery_due")]
+        indexes = [
+            models.Index(fields=["tenant", "endpoint", "due_at"], condition=Q(status="due"), name="delivery_due_at")
+        ]
 
 
 def tenant_ids() -> list[UUID]:

@@ -32,13 +32,14 @@ def sign_up(*, company: str, email: str, password: str, now: datetime) -> tuple[
     return tenant, user
 
 
-def create_key(*, name: str, may_override: bool, actor: str, now: datetime) -> tuple[ApiKey, MintedKey]:
+def create_key(
+    *, name: str, may_override: bool, actor: str, now: datetime, scope: str = ApiKey.Scope.CALLS
+) -> tuple[ApiKey, MintedKey]:
     """Make an API key for the tenant in force; the minted half is to be shown once."""
     minted = mint_key(os.urandom(ENTROPY_BYTES))
-    key = ApiKey.objects.create(
-        name=name, prefix=minted.prefix, digest=minted.digest, may_override=may_override, created_at=now
-    )
-    record_event("key.created", now=now, actor=actor, subject_id=key.id, prefix=minted.prefix)
+    facts = {"name": name, "scope": scope, "may_override": may_override, "created_at": now}
+    key = ApiKey.objects.create(prefix=minted.prefix, digest=minted.digest, **facts)
+    record_event("key.created", now=now, actor=actor, subject_id=key.id, prefix=minted.prefix, scope=scope)
     return key, minted
 
 

@@ -5,7 +5,9 @@ from uuid import UUID
 
 from celery import shared_task
 
-from tenants.webhooks import deliver, deliveries_due, fan_out
+from tenants.webhooks import drain, endpoints_due, fan_out
+
+EXPIRES_SECONDS = 60  # a later look asks again: what could not be started must not pile up
 
 
 def _now() -> datetime:
@@ -20,12 +22,13 @@ def fan_out_due(**_: object) -> None:
 
 @shared_task(ignore_result=True)
 def deliver_due(**_: object) -> None:
-    """Wake a worker for each delivery that is due."""
-    for tenant_id, delivery_id in deliveries_due(_now()):
-        attempt.delay(tenant_id=str(tenant_id), delivery_id=str(delivery_id))
+    """Wake a worker for each endpoint that is due something."""
+    for tenant_id, endpoint_id in endpoints_due(_now()):
+        named = {"tenant_id": str(tenant_id), "endpoint_id": str(endpoint_id)}
+        deliver_to.apply_async(kwargs=named, expires=EXPIRES_SECONDS)
 
 
 @shared_task(ignore_result=True)
-def attempt(*, tenant_id: str, delivery_id: str, **_: object) -> None:
-    """Try one delivery once."""
-    deliver(UUID(tenant_id), UUID(delivery_id), now=_now())
+def deliver_to(*, tenant_id: str, endpoint_id: str, **_: object) -> None:
+    """Send one endpoint what it is due."""
+    drain(UUID(tenant_id), UUID(endpoint_id), clock=_now)

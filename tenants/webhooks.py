@@ -7,14 +7,14 @@ attempt, so that a receiver can tell a repeat.
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import orjson
 from django.conf import settings
-from django.db.models import F, Q
+from django.db.models import Count, F, Min, Q
 
 from tenants.core.sealing import open_sealed, seal
 from tenants.core.signing import encode_secret, sign
@@ -33,8 +33,13 @@ LEASE = timedelta(seconds=60)
 COUNTS_FROM_ATTEMPT = 4
 STRAIGHT_FAILURES = 10
 FAN_OUT_BATCH = 500
-DUE_BATCH = 1000
-DUE_PER_ENDPOINT = 5  # one look's worth: a dead endpoint must not keep the workers from the others
+# One look's worth. A dead endpoint must not keep the workers from the others, nor a tenant with many from the others'.
+ENDPOINTS_PER_TENANT = 10
+DELIVERIES_PER_ENDPOINT = 500
+DRAIN_FOR = timedelta(seconds=30)
+FAILURES_PER_DRAIN = 5
+
+Clock = Callable[[], datetime]
 
 State = WebhookDelivery.Status
 
@@ -100,17 +105,40 @@ def fan_out(now: datetime) -> int:
     return sum(_fan_out_for(tenant_id, now) for tenant_id in set(waiting.distinct()))
 
 
-def deliveries_due(now: datetime) -> list[tuple[UUID, UUID]]:
-    """(tenant, delivery) ids of what is to be sent now and is in nobody's hands, a few of each endpoint."""
-    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
-    due = WebhookDelivery.across_tenants.filter(free, status=State.DUE, due_at__lte=now).order_by("due_at")
+def endpoints_due(now: datetime) -> list[tuple[UUID, UUID]]:
+    """(tenant, endpoint) ids of those with deliveries to be sent now and none in anybody's hands.
+
+    A few of each tenant, those that wait longest; the tenants take turns.
+    """
+    waiting = (
+        WebhookDelivery.across_tenants.filter(status=State.DUE)
+        .values("tenant_id", "endpoint_id")
+        .annotate(oldest=Min("due_at"), in_hand=Count("id", filter=Q(claimed_until__gte=now)))
+        .filter(oldest__lte=now, in_hand=0)
+        .order_by("oldest")
+    )
     taken: Counter[UUID] = Counter()
-    chosen = []
-    for tenant_id, delivery_id, endpoint_id in due.values_list("tenant_id", "id", "endpoint_id")[:DUE_BATCH]:
-        taken[endpoint_id] += 1
-        if taken[endpoint_id] <= DUE_PER_ENDPOINT:
-            chosen.append((tenant_id, delivery_id))
-    return chosen
+    turns = []
+    for row in waiting:
+        taken[row["tenant_id"]] += 1
+        turns.append((taken[row["tenant_id"]], row["tenant_id"], row["endpoint_id"]))
+    turns.sort(key=lambda turn: turn[0])
+    return [(tenant_id, endpoint_id) for turn, tenant_id, endpoint_id in turns if turn <= ENDPOINTS_PER_TENANT]
+
+
+def drain(tenant_id: UUID, endpoint_id: UUID, *, clock: Clock) -> int:
+    """Send an endpoint what it is due, in order, until its time is up or it failed a few times; the number of tries."""
+    started = clock()
+    tries = failures = 0
+    for delivery_id in _due_to(tenant_id, endpoint_id, started):
+        now = clock()
+        if now >= started + DRAIN_FOR or failures >= FAILURES_PER_DRAIN:
+            break
+        receipt = deliver(tenant_id, delivery_id, now=now)
+        if receipt is not None:
+            tries += 1
+            failures += not receipt.accepted
+    return tries
 
 
 def deliver(tenant_id: UUID, delivery_id: UUID, *, now: datetime) -> Receipt | None:
@@ -160,6 +188,13 @@ def _fan_out_for(tenant_id: UUID, now: datetime) -> int:
 
 def _wants(endpoint: WebhookEndpoint, event: Event) -> bool:
     return endpoint.created_at <= event.at and (not endpoint.kinds or event.kind in endpoint.kinds)
+
+
+def _due_to(tenant_id: UUID, endpoint_id: UUID, now: datetime) -> list[UUID]:
+    free = Q(claimed_until=None) | Q(claimed_until__lt=now)
+    with acting_for(tenant_id):
+        due = WebhookDelivery.objects.filter(free, endpoint_id=endpoint_id, status=State.DUE, due_at__lte=now)
+        return list(due.order_by("due_at", "event__at").values_list("id", flat=True)[:DELIVERIES_PER_ENDPOINT])
 
 
 def _claim(tenant_id: UUID, delivery_id: UUID, now: datetime) -> Claim | None:

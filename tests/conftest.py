@@ -52,7 +52,7 @@ def rival(database) -> Company:
 def make_company(name: str, email: str, *, stance: str = "internal_only") -> Company:
     tenant, user = sign_up(company=name, email=email, password=PASSWORD, now=NOW)
     with acting_for(tenant.id):
-        key, minted = create_key(name="first", may_override=True, actor="test", now=NOW)
+        key, minted = create_key(name="first", scope="manage", may_override=True, actor="test", now=NOW)
         for provider in ("openai", "anthropic"):
             store_credential(
                 provider=provider,

@@ -1,7 +1,6 @@
 """Writes and reads carriers' event texts, to be classified by what went wrong with the shipment."""
 
-from demo.grammar.labelling import LabelGrammar
-from demo.grammar.sampling import Workload
+from demo.grammar.labelling import label_workload
 
 SYSTEM = """You classify supply chain exceptions for the control tower of Meridian Logistics.
 
@@ -26,21 +25,11 @@ _WEIGHTS = {
     "lost_or_missing": 0.07,
 }
 
-GRAMMAR = LabelGrammar(
-    file="exceptions.txt",
-    weights=_WEIGHTS,
-    nothing="none",
-    background_share=0.07,
-    slip_share=0.12,
-)
-
-WORKLOAD = Workload(
+WORKLOAD = label_workload(
     name="exceptions",
-    dialect="openai",
     model="gpt-4o-mini",
     system=SYSTEM,
     template="{query}",
-    draw=GRAMMAR.draw,
-    read=GRAMMAR.read,
-    max_tokens=16,
+    weights=_WEIGHTS,
+    nothing="none",
 )

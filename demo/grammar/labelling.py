@@ -12,23 +12,22 @@ from random import Random
 
 from demo.grammar.fillers import FILLERS, all_options
 from demo.grammar.phrases import compile_finder, literal_words, load_phrases, write
-from demo.grammar.sampling import AMBIGUOUS_SHARE, Sample, pick_by_text
+from demo.grammar.sampling import AMBIGUOUS_SHARE, Sample, Workload, pick_by_text
 from demo.grammar.spelling import Speller
 
 _ASKS = re.compile(r"(where|when|what|which|who|how|why|is|are|can|could|has|do|does|was|would|will)\b", re.IGNORECASE)
+BACKGROUND_SHARE = 0.07  # of messages, those with a sentence about other labels' matters
+SLIP_SHARE = 0.12  # of messages, those with slips of the finger
 INSISTENCE_SHARE = 0.55  # of messages, those that ask for the same thing twice in other words
 
 
 class LabelGrammar:
     """Phrases from a file and weights per label; `nothing` answers a text that asks for no label."""
 
-    def __init__(
-        self, *, file: str, weights: Mapping[str, float], nothing: str, background_share: float, slip_share: float
-    ) -> None:
+    def __init__(self, *, file: str, weights: Mapping[str, float], nothing: str) -> None:
         self._file = file
         self._labels, self._weights = list(weights), list(weights.values())
         self._nothing = nothing
-        self._background_share, self._slip_share = background_share, slip_share
 
     def draw(self, rng: Random) -> Sample:
         """A message and its label; ambiguous in a share of AMBIGUOUS_SHARE."""
@@ -38,9 +37,9 @@ class LabelGrammar:
         if ambiguous:
             rival = rng.choice([other for other in self._labels if other != label])
             sentences.append(self._write(rival, rng))
-        elif (more := rng.random()) < self._background_share:
+        elif (more := rng.random()) < BACKGROUND_SHARE:
             sentences.insert(rng.randrange(2), self._write("(backgrounds)", rng))
-        elif more < self._background_share + INSISTENCE_SHARE:
+        elif more < BACKGROUND_SHARE + INSISTENCE_SHARE:
             sentences.append(self._write(label, rng))
         query = self._roughen(self._wrap(sentences, rng), rng)
         return Sample(query, self.read(query) if ambiguous else label, ambiguous)
@@ -68,7 +67,7 @@ class LabelGrammar:
         return rng.choice((" ", " ", " ", "\n")).join(part for part in parts if part)
 
     def _roughen(self, text: str, rng: Random) -> str:
-        for _ in range(rng.choice((1, 1, 2, 3)) if rng.random() < self._slip_share else 0):
+        for _ in range(rng.choice((1, 1, 2, 3)) if rng.random() < SLIP_SHARE else 0):
             text = self._speller.slip(text, rng)
         manner = rng.random()
         if manner < 0.15:
@@ -86,6 +85,23 @@ class LabelGrammar:
     def _speller(self) -> Speller:
         phrases = [phrase for section in load_phrases(self._file).values() for phrase in section]
         return Speller(literal_words([*phrases, *all_options()]))
+
+
+def label_workload(
+    *, name: str, model: str, system: str, template: str, weights: Mapping[str, float], nothing: str
+) -> Workload:
+    """A workload that is answered with one label, its phrases in the file of its name."""
+    grammar = LabelGrammar(file=f"{name}.txt", weights=weights, nothing=nothing)
+    return Workload(
+        name=name,
+        dialect="openai",
+        model=model,
+        system=system,
+        template=template,
+        draw=grammar.draw,
+        read=grammar.read,
+        max_tokens=16,
+    )
 
 
 def _draw_ending(sentence: str, rng: Random) -> str:

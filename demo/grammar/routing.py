@@ -1,7 +1,6 @@
 """Writes and reads what customers of a carrier ask, to be routed to one of eight desks."""
 
-from demo.grammar.labelling import LabelGrammar
-from demo.grammar.sampling import Workload
+from demo.grammar.labelling import label_workload
 
 SYSTEM = """You route incoming messages for the customer desk of Meridian Logistics, a European freight company.
 
@@ -29,21 +28,11 @@ _WEIGHTS = {
     "other": 0.12,
 }
 
-GRAMMAR = LabelGrammar(
-    file="routing.txt",
-    weights=_WEIGHTS,
-    nothing="other",
-    background_share=0.07,
-    slip_share=0.12,
-)
-
-WORKLOAD = Workload(
+WORKLOAD = label_workload(
     name="routing",
-    dialect="openai",
     model="gpt-4o",
     system=SYSTEM,
     template="Customer message:\n{query}\n\nLabel:",
-    draw=GRAMMAR.draw,
-    read=GRAMMAR.read,
-    max_tokens=16,
+    weights=_WEIGHTS,
+    nothing="other",
 )

@@ -28,6 +28,12 @@ def percent(share: float | None, places: int = 1) -> str:
 
 
 @register.filter
+def term(share: Decimal) -> str:
+    """A share that was agreed on, as per cent to its last digit."""
+    return f"{(share * 100).normalize():f}\u00a0%"
+
+
+@register.filter
 def count(number: float | None) -> str:
     """A whole number in groups of three."""
     return "–" if number is None else f"{number:,.0f}"

@@ -34,11 +34,19 @@ RIGHTS: dict[Role, frozenset[Right]] = {
     Role.SECURITY: frozenset({Right.STOP, Right.READ_BODIES, Right.REVOKE_KEYS, Right.MANAGE_PROVIDERS}),
 }
 
-# A key reads figures and steers, and no more: a leaked one can neither make itself a successor nor have events sent
-# elsewhere, lock the tenant's other keys out, or read what was asked.
+# A key of the API reads figures and steers, and no more: a leaked one can neither make itself a successor nor have
+# events sent elsewhere, lock the tenant's other keys out, or read what was asked.
 KEY_RIGHTS: frozenset[Right] = frozenset({Right.STEER, Right.STOP})
 
+# What changes nothing, and so is left to the people of a suspended tenant.
+READING: frozenset[Right] = frozenset({Right.READ_BODIES})
 
-def rights_of(role: str) -> frozenset[Right]:
-    """What a role may do; nothing for a word that is no role."""
-    return RIGHTS[Role(role)] if role in set(Role) else frozenset()
+
+def rights_of(role: str, *, suspended: bool) -> frozenset[Right]:
+    """What a role may do in a tenant; nothing for a word that is no role."""
+    return in_standing(RIGHTS[Role(role)] if role in set(Role) else frozenset(), suspended=suspended)
+
+
+def in_standing(rights: frozenset[Right], *, suspended: bool) -> frozenset[Right]:
+    """What is left of some rights while a tenant is suspended."""
+    return rights & READING if suspended else rights

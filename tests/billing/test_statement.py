@@ -6,11 +6,20 @@ from decimal import Decimal
 import pytest
 
 from billing.ledger import roll_up
-from billing.models import SavingsStatement
-from billing.statement import GRACE, UnableToClose, balance, close_statement, keep_statements, refresh_statement
+from billing.models import Invoice, SavingsStatement
+from billing.statement import (
+    GRACE,
+    UnableToClose,
+    balance,
+    close_statement,
+    keep_statements,
+    refresh_statement,
+    tenants_with_books,
+)
 from ingestion.core.calls import Arm
 from tenants.models import Event, Tenant
 from tenants.scope import acting_for
+from tenants.standing import suspend
 from tests.billing.conftest import CALL_COST
 
 AFTER = datetime(2026, 4, 1, tzinfo=UTC) + GRACE
@@ -120,6 +129,30 @@ def test_last_month_is_kept_until_it_closes_by_itself(month, books, now):
         "2026-04",
     ]
     assert [statement.number[3:10] for statement in keep_statements(books.tenant_id, now=AFTER)] == ["2026-04"]
+
+
+def test_a_suspended_tenants_last_month_is_closed_and_no_other_is_opened(month, books, now):
+    suspend(books.tenant_id, actor="operator:1", now=now)
+    assert tenants_with_books() == [books.tenant_id]
+    assert len(keep_statements(books.tenant_id, now=datetime(2026, 4, 1, 1, tzinfo=UTC))) == 1
+    assert keep_statements(books.tenant_id, now=AFTER) == []
+    with acting_for(books.tenant_id):
+        statement = SavingsStatement.objects.get()
+    assert (statement.status, statement.calls) == ("closed", 200)
+
+
+def test_a_suspended_tenant_is_looked_at_until_it_has_paid(month, books, rival, now):
+    suspend(books.tenant_id, actor="operator:1", now=now)
+    suspend(rival.id, actor="operator:1", now=now)
+    close_statement(month, now=AFTER)
+    assert tenants_with_books() == [books.tenant_id]
+    with acting_for(books.tenant_id):
+        facts = {"amount": 1, "currency": "USD", "created_at": now}
+        invoice = Invoice.objects.create(statement=month, status="issued", **facts)
+    assert tenants_with_books() == [books.tenant_id]
+    with acting_for(books.tenant_id):
+        invoice.advance("paid", now)
+    assert tenants_with_books() == []
 
 
 def test_a_rival_never_sees_a_statement(month, rival):

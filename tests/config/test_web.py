@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from decimal import Decimal
 
 import pytest
 import yaml
@@ -11,6 +12,8 @@ from django.contrib.auth import get_user_model
 from django.test import Client
 
 from config.paths import ROOT
+from tenants.models import Event, Tenant
+from tenants.scope import acting_for
 from tests.conftest import PASSWORD
 from tests.portal.conftest import log_in
 from tests.portal.world import MARK, make_world
@@ -53,20 +56,68 @@ def operator(company):
     return log_in("ops@understudy.example")
 
 
-def test_the_operator_reads_all_tenants_and_changes_none(operator, company, now):
+def pages():
+    """Every registered model with the address of its pages."""
+    for model, registered in admin.site._registry.items():
+        if model._meta.app_label != "auth":
+            yield model, registered, f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
+
+
+def test_every_list_of_the_operator_opens_and_can_be_searched_and_narrowed(operator, company, now):
     make_world(company, now=now, calls=4)
-    for model in admin.site._registry:
-        label = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
-        if model._meta.app_label == "auth":
-            continue
-        assert operator.get(label).status_code == 200, label
-        assert operator.get(label + "add/").status_code == 403, label
-        row = (getattr(model, "across_tenants", None) or model._default_manager).first()
-        if row is not None:
-            assert operator.get(f"{label}{row.pk}/change/").status_code == 200, label
-            assert operator.submit(f"{label}{row.pk}/change/", {"name": "x"}).status_code == 403, label
+    for _, registered, address in pages():
+        assert operator.get(address).status_code == 200, address
+        queries = [{"q": "x"}] if registered.search_fields else []
+        queries += [{f"{field}__exact": "x"} for field in registered.list_filter if field != "certified"]
+        for query in queries:
+            assert operator.get(address, query).status_code in (200, 302), (address, query)
     assert "Northwind Freight" in operator.get("/admin/tenants/tenant/").content.decode()
     assert MARK in operator.get("/admin/billing/savingsstatement/").content.decode()
+
+
+def test_the_operator_reads_all_tenants_and_changes_nothing_of_theirs(operator, company, now):
+    make_world(company, now=now, calls=4)
+    for model, _, address in pages():
+        assert operator.get(f"{address}add/").status_code == 403, address
+        row = (getattr(model, "across_tenants", None) or model._default_manager).first()
+        if row is not None:
+            assert operator.get(f"{address}{row.pk}/change/").status_code == 200, address
+            assert operator.submit(f"{address}{row.pk}/delete/").status_code == 403, address
+            changed = operator.submit(f"{address}{row.pk}/change/", {"name": "x"})
+            assert changed.status_code == (302 if model is Tenant else 403), address
+    assert Tenant.across_tenants.get().name == "Northwind Freight"
+
+
+def test_the_operator_suspends_and_reinstates_with_an_event(operator, company, rival):
+    address = "/admin/tenants/tenant/"
+    for action, status in (("suspend_chosen", "suspended"), ("reinstate_chosen", "active")):
+        chosen = {"action": action, "_selected_action": str(company.id), "index": "0"}
+        assert operator.submit(address, chosen).status_code == 302
+        assert Tenant.across_tenants.get(id=company.id).status == status
+    assert Tenant.across_tenants.get(id=rival.id).status == "active"
+    with acting_for(company.id):
+        actors = dict(Event.objects.filter(kind__startswith="tenant.").values_list("kind", "actor"))
+    assert actors["tenant.suspended"] == actors["tenant.reinstated"] == f"operator:{operator_id()}"
+
+
+@pytest.mark.parametrize(("typed", "kept"), [("0.125", Decimal("0.125")), ("", None), ("1.1", None), ("-0.1", None)])
+def test_the_operator_states_the_share_that_was_agreed_on(operator, company, typed, kept):
+    operator.submit(f"/admin/tenants/tenant/{company.id}/change/", {"savings_share": typed})
+    assert Tenant.across_tenants.get().savings_share == kept
+    with acting_for(company.id):
+        assert Event.objects.filter(kind="tenant.share_agreed").count() == (kept is not None)
+
+
+def test_a_tenants_owner_cannot_act_as_the_operator(company):
+    owner = log_in(company.user.email)
+    chosen = {"action": "reinstate_chosen", "_selected_action": str(company.id), "index": "0"}
+    assert owner.submit("/admin/tenants/tenant/", chosen, on="/").headers["Location"].startswith("/admin/login")
+    answer = owner.submit(f"/admin/tenants/tenant/{company.id}/change/", {"savings_share": "0"}, on="/")
+    assert answer.status_code == 302 and Tenant.across_tenants.get().savings_share is None
+
+
+def operator_id():
+    return get_user_model().objects.get(is_superuser=True).pk
 
 
 def test_the_admin_sends_to_the_one_log_in(database):

@@ -1,14 +1,18 @@
 """Coming in: sign-up, log-in with its throttle, log-out, the demo's one click, and what each role may change."""
 
+import re
+
 import pytest
 from django.contrib.auth import get_user_model
 
 from portal.forms import CredentialForm
-from portal.throttle import address_of
-from tenants.models import Membership
+from portal.throttle import account_of, address_of, count_try, is_throttled
+from tenants.models import ApiKey, Event, Membership
 from tenants.scope import acting_for
+from tenants.standing import reinstate, suspend
 from tests.conftest import PASSWORD
 from tests.portal.conftest import Browser, log_in
+from tests.portal.world import MARK
 
 
 def sign_up(browser, **changed):
@@ -50,6 +54,41 @@ def test_ten_failures_close_the_door_even_to_the_right_password(company):
     answer = browser.submit("/login", right)
     assert answer.status_code == 429
     assert "sessionid" not in browser.cookies
+
+
+def fail_from_everywhere(email):
+    for number in range(30):
+        count_try("failed-log-in-to-account", account_of(email))
+        stranger = Browser()
+        stranger.defaults["REMOTE_ADDR"] = f"203.0.113.{number}"
+        yield stranger
+
+
+def test_an_account_that_many_addresses_guess_at_is_closed_to_strangers_and_open_to_a_device_it_knows(company, rival):
+    at_home = log_in(company.user.email)
+    at_home.submit("/logout", on="/")
+    right = {"username": company.user.email, "password": PASSWORD}
+    wrong = {**right, "username": f" {company.user.email.upper()} ", "password": "no"}
+    *_, stranger = fail_from_everywhere(company.user.email)
+    assert stranger.submit("/login", wrong).status_code == 429
+    assert stranger.submit("/login", right).status_code == 429
+    assert at_home.submit("/login", right).status_code == 302
+    assert log_in(rival.user.email).get("/").status_code == 200, "another account is not concerned"
+
+
+def test_a_device_of_one_account_is_a_stranger_to_another(company, rival):
+    with_rival = log_in(rival.user.email)
+    with_rival.submit("/logout", on="/")
+    *_, _ = fail_from_everywhere(company.user.email)
+    assert with_rival.submit("/login", {"username": company.user.email, "password": PASSWORD}).status_code == 429
+
+
+def test_failures_are_counted_for_the_account_wherever_they_come_from(company):
+    for number in range(30):
+        browser = Browser()
+        browser.defaults["REMOTE_ADDR"] = f"203.0.113.{number}"
+        assert browser.submit("/login", {"username": company.user.email, "password": "no"}).status_code == 400
+    assert is_throttled("failed-log-in-to-account", account_of(company.user.email))
 
 
 def test_one_address_does_not_sign_up_in_bulk(database):
@@ -120,7 +159,7 @@ ALLOWED = {
 def test_a_role_changes_what_it_may_and_nothing_else(role, owner, company, world):
     person = join(company, owner, role)
     tries = {
-        "keys/new": ("/keys/new", {"name": "x"}),
+        "keys/new": ("/keys/new", {"name": "x", "scope": "calls"}),
         "promise": (
             f"/workloads/{world.workload}/promise",
             {"alpha": "0.05", "delta": "0.1", "promise": "per_answer", "approval": "tenant"},
@@ -147,6 +186,15 @@ def test_the_last_owner_stays(owner, company):
     owner.submit(f"/settings/members/{member.id}/role", {"role": "finance"}, on="/settings")
     with acting_for(company.id):
         assert Membership.objects.get().role == "owner"
+
+
+def test_what_the_only_owner_cannot_do_is_not_offered(owner, company):
+    assert "/remove" not in owner.get("/settings").content.decode()
+    join(company, owner, "engineer")
+    assert owner.get("/settings").content.decode().count("/remove") == 1
+    with acting_for(company.id):
+        Membership.objects.update(role="owner")
+    assert owner.get("/settings").content.decode().count("/remove") == 2
 
 
 def test_a_removed_member_is_out_at_once(owner, company):
@@ -180,3 +228,65 @@ def test_in_production_a_provider_cannot_be_an_address_of_our_own(settings):
     for address in ("https://127.0.0.1:8790", "https://10.0.0.7", "https://169.254.169.254", "https://[::1]"):
         assert "base_url" in CredentialForm({**typed, "base_url": address}).errors
     assert CredentialForm({**typed, "base_url": "https://93.184.215.14"}).is_valid()
+
+
+OTHER = "another long enough one"
+
+
+def change_password(person, **changed):
+    data = {"old_password": PASSWORD, "new_password1": OTHER, "new_password2": OTHER, **changed}
+    return person.submit("/settings/password/change", data, on="/settings/password")
+
+
+def test_a_person_changes_their_password_and_stays_logged_in_here_alone(owner, company):
+    elsewhere = log_in(company.user.email)
+    assert "/settings/password" in owner.get("/settings").content.decode()
+    assert change_password(owner).status_code == 302
+    assert owner.get("/").status_code == 200
+    assert elsewhere.get("/").status_code == 302
+    assert Browser().submit("/login", {"username": company.user.email, "password": PASSWORD}).status_code == 400
+    assert Browser().submit("/login", {"username": company.user.email, "password": OTHER}).status_code == 302
+    with acting_for(company.id):
+        event = Event.objects.get(kind="member.password_changed")
+    assert (event.actor, event.subject_id, event.data) == (f"user:{company.user.pk}", str(company.user.pk), {})
+
+
+@pytest.mark.parametrize(
+    "bad", [{"old_password": "no"}, {"new_password2": "x"}, {"new_password1": "short", "new_password2": "short"}]
+)
+def test_a_password_that_cannot_be_is_told_why_and_never_shown(owner, company, bad):
+    answer = change_password(owner, **bad)
+    assert answer.status_code == 400
+    page = answer.content.decode()
+    assert 'class="error"' in page and PASSWORD not in page and OTHER not in page
+    assert Browser().submit("/login", {"username": company.user.email, "password": PASSWORD}).status_code == 302
+
+
+def test_a_suspended_company_reads_and_changes_nothing_until_it_is_reinstated(owner, company, world, now):
+    suspend(company.id, actor="operator:1", now=now)
+    for path in ("/", "/keys", "/settings", "/webhooks", f"/workloads/{world.workload}", f"/savings/{world.statement}"):
+        page = owner.get(path).content.decode()
+        assert "is suspended" in page
+        forms = re.findall(r'<form method="post"[^>]* action="([^"]+)"', page)
+        assert set(forms) <= {"/logout", f"/workloads/{world.workload}/examples"}, "what is left only reads"
+    refused = owner.submit("/keys/new", {"name": "x"}, on="/keys")
+    assert refused.status_code == 403 and "Not while suspended" in refused.content.decode()
+    assert owner.submit(f"/rollouts/{world.rollout}/hold", {"reason": "x"}, on="/").status_code == 403
+    assert change_password(owner).status_code == 302, "a person's own password is theirs"
+    reinstate(company.id, actor="operator:1", now=now)
+    assert owner.submit("/keys/new", {"name": "x", "scope": "calls"}, on="/keys").status_code == 200
+    with acting_for(company.id):
+        assert ApiKey.objects.count() == 2
+
+
+@pytest.mark.parametrize(("role", "whole"), [("engineer", True), ("finance", False), ("security", False)])
+def test_an_endpoints_whole_url_is_shown_to_those_who_may_manage_it(role, whole, owner, company, world):
+    person = join(company, owner, role)
+    page = person.get("/webhooks").content.decode()
+    assert "https://hooks.example/" in page
+    assert (f"https://hooks.example/{MARK}" in page) is whole
+
+
+def test_who_may_not_is_shown_no_way_to_it(owner, company):
+    page = join(company, owner, "finance").get("/").content.decode()
+    assert "Three steps" in page and 'class="button"' not in page

@@ -6,9 +6,11 @@ import pytest
 from django.test import Client
 
 from serving.models import Rollout
-from tenants.models import Event
+from tenants.models import Event, WebhookEndpoint
+from tenants.provision import create_key
 from tenants.scope import acting_for
-from tests.portal.world import make_world
+from tenants.standing import suspend
+from tests.portal.world import MARK, make_world
 
 
 class Machine(Client):
@@ -126,3 +128,43 @@ def test_a_refused_change_leaves_nothing_behind(owner, company):
 def test_without_a_key_in_force_nothing_is_answered(company, sent):
     headers = {"authorization": sent} if sent else {}
     assert Client(headers=headers).get("/api/v1/workloads").status_code == 401
+
+
+def test_a_key_for_calls_neither_reads_nor_steers(company, world, now):
+    with acting_for(company.id):
+        key, minted = create_key(name="checkout", may_override=True, actor="test", now=now)
+    assert key.scope == "calls"
+    client = Client(headers={"authorization": f"Bearer {minted.plain}"})
+    for path in ("tenant", "calls", "workloads", f"rollouts/{world.rollout}"):
+        assert client.get(f"/api/v1/{path}").status_code == 403
+    for path in (f"rollouts/{world.rollout}/approve", f"rollouts/{world.rollout}/hold", "keys"):
+        assert client.post(f"/api/v1/{path}", {"reason": "x"}, content_type="application/json").status_code == 403
+    with acting_for(company.id):
+        assert Rollout.objects.get().state == "shadow" and Rollout.objects.get().approved_at is None
+
+
+def test_a_suspended_tenants_key_reads_and_steers_nothing(machine, world, company, now):
+    suspend(company.id, actor="operator:1", now=now)
+    assert machine.read("tenant")["status"] == "suspended"
+    assert machine.read("statements")["results"]
+    refused = machine.send(f"rollouts/{world.rollout}/approve")
+    assert (refused.status_code, refused.json()["detail"]) == (403, "the tenant is suspended")
+    with acting_for(company.id):
+        assert Rollout.objects.get().approved_at is None
+
+
+def test_a_keys_scope_is_chosen_and_listed(owner, company):
+    headers = {"x-csrftoken": owner.cookies["csrftoken"].value}
+    for asked, status, scope in (({}, 201, "calls"), ({"scope": "manage"}, 201, "manage"), ({"scope": "all"}, 400, "")):
+        body = json.dumps({"name": "ci", **asked})
+        made = owner.post("/api/v1/keys", body, content_type="application/json", headers=headers)
+        assert made.status_code == status
+        assert status == 400 or made.json()["scope"] == scope
+
+
+def test_an_endpoints_whole_url_is_for_those_who_may_manage_it(machine, owner, world, company):
+    with acting_for(company.id):
+        url = WebhookEndpoint.objects.get().url
+    assert MARK in url
+    assert machine.read("endpoints")["results"][0]["url"] == "https://hooks.example/…"
+    assert owner.get("/api/v1/endpoints").json()["results"][0]["url"] == url

@@ -3,9 +3,11 @@
 import base64
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
+from billing.models import Invoice, SavingsStatement
 from ingestion.core.calls import body_context
 from ingestion.models import Dataset, Payload, Workload
 from portal.access import utc_now
@@ -14,6 +16,7 @@ from tenants.core.sealing import seal
 from tenants.models import ApiKey, Event, ProviderCredential, Tenant, WebhookEndpoint
 from tenants.provision import create_key, data_key_in_force
 from tenants.scope import acting_for
+from tenants.standing import agree_on_share
 from tests.portal.conftest import Browser
 from tests.portal.world import MARK, make_streamed_call, make_world
 from training.models import TrainingRun
@@ -129,7 +132,7 @@ def test_a_body_that_is_not_of_its_dialect_is_shown_as_it_came(owner, world, com
 
 
 def test_a_key_is_shown_once_and_works_until_it_is_revoked(owner, company):
-    answer = owner.submit("/keys/new", {"name": "checkout"}, on="/keys")
+    answer = owner.submit("/keys/new", {"name": "checkout", "scope": "manage"}, on="/keys")
     plain = re.search(r'value="(us_[^"]+)"', answer.content.decode()).group(1)
     assert plain not in owner.get("/keys").content.decode()
     assert "no-store" in answer.headers["Cache-Control"]
@@ -321,3 +324,47 @@ def test_a_workload_that_was_only_just_found_has_a_page(owner, company, now):
     page = owner.get(f"/workloads/{workload.id}").content.decode()
     assert "Frozen when enough pairs have gathered" in page
     assert "Audits begin when" in page
+
+
+def test_the_welcome_page_gives_way_to_the_figures_at_the_first_call(owner, company, now):
+    poll = re.search(r'hx-get="([^"]+waiting=1)"', owner.get("/").content.decode()).group(1)
+    assert owner.get(poll).status_code == 204
+    make_streamed_call(company, now)
+    assert owner.get(poll).headers["HX-Refresh"] == "true"
+
+
+def test_an_address_that_only_takes_a_form_shows_the_way_back(owner, world):
+    for path in ("/keys/new", f"/calls/{world.call}/bodies", f"/workloads/{world.workload}/examples"):
+        answer = owner.get(path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+        assert "To the overview" in answer.content.decode()
+
+
+def test_a_form_from_an_old_page_is_told_so(owner, company):
+    answer = owner.post("/keys/new", {"name": "x"})
+    assert answer.status_code == 403 and "This page was too old" in answer.content.decode()
+
+
+def test_what_finds_nothing_says_so_and_leads_back(owner, world):
+    page = owner.get("/calls", {"id": "no id"}).content.decode()
+    assert "That is no call’s id." in page
+    page = owner.get("/calls", {"before": "1990-01-01T00:00:00+00:00_00000000-0000-0000-0000-000000000000"})
+    assert '<a href="/calls">Show all calls</a>' in page.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(None, "20\u00a0%"), (Decimal("0.125"), "12.5\u00a0%"), (Decimal(0), "0\u00a0%")]
+)
+def test_the_share_that_was_agreed_on_is_on_the_savings_page(owner, company, now, share, shown):
+    agree_on_share(company.id, share=share, actor="operator:1", now=now)
+    assert f"Our share is {shown}" in owner.get("/savings").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("status", "fee", "words"), [("closed", 0, "Nothing to invoice"), ("closed", 1, "To be invoiced")]
+)
+def test_a_statement_without_an_invoice_says_what_comes(owner, company, world, status, fee, words):
+    with acting_for(company.id):
+        Invoice.objects.all().delete()
+        SavingsStatement.objects.update(status=status, fee=fee)
+    assert words in owner.get(f"/savings/{world.statement}").content.decode()

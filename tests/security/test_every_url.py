@@ -57,6 +57,8 @@ PORTAL = {
     "member-new": MINE,
     "member-role": "membership",
     "member-remove": "membership",
+    "password": MINE,
+    "password-change": MINE,
     "events": MINE,
     "events-csv": MINE,
 }

@@ -10,15 +10,19 @@ from config.celery import app
 from tenants.events import record_event
 from tenants.models import Event, WebhookDelivery, WebhookEndpoint
 from tenants.scope import acting_for
-from tenants.tasks import attempt, deliver_due, fan_out_due
+from tenants.tasks import deliver_due, deliver_to, fan_out_due
 from tenants.webhook_client import UnableToUseUrl
 from tenants.webhooks import (
+    DRAIN_FOR,
+    ENDPOINTS_PER_TENANT,
+    FAILURES_PER_DRAIN,
     RETRY_AFTER,
     create_endpoint,
     deliver,
-    deliveries_due,
     disable_endpoint,
+    drain,
     enable_endpoint,
+    endpoints_due,
     fan_out,
 )
 from tests.fakes.receiver import Receiver, listening_at
@@ -50,7 +54,12 @@ def happen(company, kind, *, now, **data):
 
 def send_all(now) -> int:
     fan_out(now)
-    return sum(deliver(tenant, delivery, now=now) is not None for tenant, delivery in deliveries_due(now))
+    return sum(drain(tenant, endpoint, clock=lambda: now) for tenant, endpoint in endpoints_due(now))
+
+
+def only_delivery(company):
+    with acting_for(company.id):
+        return WebhookDelivery.objects.get().id
 
 
 def kinds_sent(receiver) -> list[str]:
@@ -135,7 +144,7 @@ def test_an_endpoint_that_only_fails_is_disabled_with_an_event(company, clock):
         (event,) = Event.objects.filter(kind="endpoint.disabled")
     assert event.data["reason"] == "straight_failures"
     assert set(states(company)) == {"exhausted"}
-    assert deliveries_due(at + DAY) == []
+    assert endpoints_due(at + DAY) == []
 
 
 def test_many_events_during_a_short_outage_disable_nothing(company, clock):
@@ -205,24 +214,52 @@ def test_a_delivery_in_one_workers_hands_is_not_sent_by_another(company, clock):
         add(company, url, now=clock, kinds=["run.failed"])
         happen(company, "run.failed", now=clock)
         fan_out(clock)
-        ((tenant, delivery),) = deliveries_due(clock)
+        delivery = only_delivery(company)
         with acting_for(company.id):
             WebhookDelivery.objects.filter(id=delivery).update(claimed_until=clock + timedelta(seconds=30))
-        assert deliver(tenant, delivery, now=clock) is None
+        assert endpoints_due(clock) == []
+        assert deliver(company.id, delivery, now=clock) is None
         assert receiver.messages == []
-        assert deliver(tenant, delivery, now=clock + timedelta(minutes=2)).accepted  # that worker died
+        assert deliver(company.id, delivery, now=clock + timedelta(minutes=2)).accepted  # that worker died
 
 
-def test_one_look_takes_a_few_deliveries_of_a_dead_endpoint_and_all_of_the_others(company, rival, clock):
-    add(company, "https://dead.example", now=clock, kinds=["run.failed"])
-    add(rival, "https://live.example", now=clock, kinds=["run.failed"])
-    for _ in range(30):
-        happen(company, "run.failed", now=clock)
-    happen(rival, "run.failed", now=clock)
+def test_a_dead_endpoint_is_tried_a_few_times_and_a_healthy_one_gets_all_in_order(company, rival, clock):
+    receiver = Receiver()
+    with listening_at(receiver) as url:
+        add(company, f"http://127.0.0.1:{free_port()}", now=clock, kinds=["run.failed"])
+        add(rival, url, now=clock, kinds=["run.failed"])
+        for number in range(120):
+            happen(company, "run.failed", now=clock)
+            happen(rival, "run.failed", now=clock + timedelta(microseconds=number), number=number)
+        fan_out(clock)
+        turns = endpoints_due(clock)
+        tries = {tenant: drain(tenant, endpoint, clock=lambda: clock) for tenant, endpoint in turns}
+    assert tries == {company.id: FAILURES_PER_DRAIN, rival.id: 120}
+    assert [json.loads(message.body)["data"]["number"] for message in receiver.messages] == list(range(120))
+
+
+def test_a_look_at_an_endpoint_ends_when_its_time_is_up(company, clock):
+    with listening_at(Receiver()) as url:
+        endpoint, _ = add(company, url, now=clock, kinds=["run.failed"])
+        for _ in range(5):
+            happen(company, "run.failed", now=clock)
+        fan_out(clock)
+        times = iter([clock, clock, clock + DRAIN_FOR / 2, clock + DRAIN_FOR])
+        assert drain(company.id, endpoint.id, clock=lambda: next(times)) == 2
+    assert sorted(states(company)) == ["delivered"] * 2 + ["due"] * 3
+
+
+def test_a_tenant_with_many_endpoints_does_not_keep_another_waiting(company, rival, clock):
+    for number in range(ENDPOINTS_PER_TENANT + 3):
+        add(company, f"https://hooks.example/{number}", now=clock, kinds=["run.failed"])
+    add(rival, "https://hooks.example", now=clock, kinds=["run.failed"])
+    happen(company, "run.failed", now=clock)
     fan_out(clock)
-    owners = [tenant for tenant, _ in deliveries_due(clock)]
-    assert owners.count(rival.id) == 1
-    assert owners.count(company.id) == 5
+    happen(rival, "run.failed", now=clock)
+    fan_out(clock + timedelta(seconds=1))
+    turns = [tenant for tenant, _ in endpoints_due(clock + timedelta(seconds=1))]
+    assert turns.count(company.id) == ENDPOINTS_PER_TENANT
+    assert turns.index(rival.id) <= 1
 
 
 def test_a_rival_is_told_nothing_and_sees_nothing(company, rival, clock):
@@ -232,8 +269,8 @@ def test_a_rival_is_told_nothing_and_sees_nothing(company, rival, clock):
         add(rival, their_url, now=clock, kinds=["run.failed"])
         happen(company, "run.failed", now=clock)
         fan_out(clock)
-        ((_, delivery),) = deliveries_due(clock)
-        assert deliver(rival.id, delivery, now=clock) is None
+        assert deliver(rival.id, only_delivery(company), now=clock) is None
+        assert drain(rival.id, endpoint.id, clock=lambda: clock) == 0
         send_all(clock)
     assert (len(ours.messages), len(theirs.messages)) == (1, 0)
     with acting_for(rival.id):
@@ -249,8 +286,7 @@ def test_an_address_of_our_own_network_is_refused_when_sending(company, clock, s
         settings.WEBHOOK_ALLOW_PRIVATE = False
         happen(company, "run.failed", now=clock)
         fan_out(clock)
-        ((tenant, delivery),) = deliveries_due(clock)
-        assert deliver(tenant, delivery, now=clock).fault == "blocked"
+        assert deliver(company.id, only_delivery(company), now=clock).fault == "blocked"
     assert receiver.messages == []
 
 
@@ -281,9 +317,8 @@ def test_the_tasks_carry_an_event_from_the_log_to_the_receiver(company, clock, s
             fan_out_due(unknown="argument")
             deliver_due(unknown="argument")
             wait_for(lambda: receiver.messages)
-            with acting_for(company.id):
-                delivery = WebhookDelivery.objects.get()
-            attempt(tenant_id=str(company.id), delivery_id=str(delivery.id), unknown="argument")
+            endpoint_id = str(only_endpoint(company).id)
+            deliver_to(tenant_id=str(company.id), endpoint_id=endpoint_id, unknown="argument")
     finally:
         app.conf.task_always_eager = False
     assert len(receiver.messages) == 1
