@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")
     parser.add_argument("--full", action="store_true", help="train all four workloads")
     options = parser.parse_args(arguments)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     screen = Screen()
     state = Path(os.environ.get("DEMO_STATE_DIR", house.ROOT / ".state" / "demo"))
     home = None

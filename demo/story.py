@@ -263,17 +263,19 @@ async def _say_datasets(customer: Customer, said: set[str], screen: Screen) -> N
 
 
 async def _show_runs(customer: Customer, screen: Screen) -> None:
-    for run in await customer.read_all("runs"):
+    runs = await customer.read_all("runs")
+    for run in runs:
         if run["status"] in {"failed", "cancelled"}:
             raise StoryBroke(f"training {run['status']}: {run['error']}")
-        progress = run["progress"] or {}
-        if run["status"] == "running" and progress.get("steps"):
-            done = progress["step"] / progress["steps"]
-            screen.show(
-                f"training step {progress['step']} of {progress['steps']}, loss {progress['loss']:.3f}", done=done
-            )
-        else:
-            screen.show(f"training {run['status']}" if run["status"] != "succeeded" else "evaluating on the replica")
+    trained = f"{sum(run['status'] == 'succeeded' for run in runs)} of {len(runs)} trained"
+    progress = next((run["progress"] for run in runs if run["status"] == "running"), None) or {}
+    if progress.get("steps"):
+        step, steps = progress["step"], progress["steps"]
+        screen.show(f"{trained}; step {step} of {steps}, loss {progress['loss']:.3f}", done=step / steps)
+    else:
+        screen.show(
+            f"{trained}; evaluating on the replica" if "succeeded" in {run["status"] for run in runs} else trained
+        )
 
 
 def _say_certificate(certificate: dict[str, Any], said: set[str], screen: Screen) -> None:

@@ -77,10 +77,12 @@ def curate(tenant_id: UUID, workload_id: UUID, *, now: datetime, min_pairs: int 
 
     `min_pairs` is how many must remain; by default four fifths of what the stage waits for, since some always fall out.
 
-    Safe to run twice at once: the version number is unique, and the second is given the first's dataset.
+    Safe to run twice at once: the version is taken before the first look and is unique, so the second is given the
+    first's dataset.
     """
     with acting_for(tenant_id):
         workload = Workload.objects.get(id=workload_id)
+        version = _next_version(workload)
     candidates, left_out = _gather(tenant_id, workload)
     kept = _without_contradictions(_assign(candidates, left_out), left_out)
     needed = int(settings.MIN_PAIRS * 0.8) if min_pairs is None else min_pairs
@@ -91,7 +93,7 @@ def curate(tenant_id: UUID, workload_id: UUID, *, now: datetime, min_pairs: int 
         raise UnableToCurate(max(needed - len(kept), MIN_SPLIT_ROWS - smallest))
     try:
         with acting_for(tenant_id):
-            return _freeze(workload, kept, left_out, now)
+            return _freeze(workload, version, kept, left_out, now)
     except IntegrityError:
         with acting_for(tenant_id):
             return Dataset.objects.filter(workload_id=workload_id, status=Dataset.Status.FROZEN).latest("version")
@@ -213,7 +215,12 @@ def _assign(rows: list[Candidate], left_out: Counter[str]) -> list[Candidate]:
     return kept
 
 
-def _freeze(workload: Workload, rows: list[Candidate], left_out: Counter[str], now: datetime) -> Dataset:
+def _next_version(workload: Workload) -> int:
+    last = Dataset.objects.filter(workload=workload).order_by("-version").first()
+    return last.version + 1 if last else 1
+
+
+def _freeze(workload: Workload, version: int, rows: list[Candidate], left_out: Counter[str], now: datetime) -> Dataset:
     """Write the version, its examples and its event in one transaction."""
     kind, data_key = Kind(workload.kind), data_key_in_force()
     held = held_calls([row.call_id for row in rows])
@@ -222,10 +229,9 @@ def _freeze(workload: Workload, rows: list[Candidate], left_out: Counter[str], n
     rows, labels = _close_labels(rows, left_out) if kind is Kind.LABEL else (rows, {})
     rows, redactions = _redact_training(rows) if kind is Kind.LABEL else (rows, 0)
     train = [row for row in rows if row.split is Split.TRAIN]
-    last = Dataset.objects.filter(workload=workload).order_by("-version").first()
     dataset = Dataset.objects.create(
         workload=workload,
-        version=last.version + 1 if last else 1,
+        version=version,
         kind=kind,
         template=workload.template,
         labels=labels,
