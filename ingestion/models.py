@@ -108,6 +108,11 @@ class Call(TenantOwned):
             models.Index(fields=["tenant", "workload_id", "at"], name="call_by_workload"),
             models.Index(fields=["tenant", "subject_hmac"], condition=~Q(subject_hmac=""), name="call_by_subject"),
             models.Index(fields=["tenant", "fingerprint"], condition=Q(workload_id=None), name="call_undiscovered"),
+            models.Index(
+                fields=["tenant", "workload_id", "at"],
+                condition=Q(wants_audit=True) | Q(wants_shadow=True),
+                name="call_marked",
+            ),
         ]
 
 

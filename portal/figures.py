@@ -99,9 +99,7 @@ def current_statement(now: datetime) -> SavingsStatement | None:
 
 def measure_agreement() -> Agreement | None:
     """Over the audits of rollouts in force whose answers the gate let through; None before the first."""
-    done = Audit.objects.filter(status=Audit.Status.DONE, accepted=True).exclude(
-        rollout__state__in=Rollout.OVER
-    )
+    done = Audit.objects.filter(status=Audit.Status.DONE, accepted=True).exclude(rollout__state__in=Rollout.OVER)
     return agreement_of(done.filter(differs=True).count(), done.count())
 
 

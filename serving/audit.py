@@ -2,11 +2,11 @@
 
 Data flow: calls that the gateway marked at random → claimed by an `Audit` row, unique per call → the request opened →
 the other one asked, off the request path → both answers held against each other, canonical form against canonical form
-→ accepted, differs, cost. No text is kept.
+→ accepted, differs, cost. A teacher's answer that cannot be compared differs from every answer. No text is kept.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import aiohttp
 import msgspec
+from django.conf import settings
 
 from ingestion.core.agreement import canonical, differs
 from ingestion.core.calls import Answer, Arm, Dialect, Kind
@@ -22,8 +23,9 @@ from ingestion.models import Call, Payload
 from ingestion.payloads import Pair, UnableToReadPair, read_pair
 from ingestion.prices import PriceBook
 from serving.core.accept import Accept, accept
-from serving.core.gates import Draft, Gate, StudentSpec
-from serving.evaluate import cache_salt, draft_patiently
+from serving.core.estimate import estimate_usage
+from serving.core.gates import Gate, StudentSpec
+from serving.evaluate import NO_DRAFT, cache_salt, draft_patiently
 from serving.models import Audit, Rollout
 from serving.student import UnableToDraft
 from serving.teacher import Teacher, UnableToAsk, ask_teacher
@@ -35,6 +37,7 @@ BATCH = 64  # at work at once for one rollout: live calls need the replicas too
 AT_ONCE = 8
 LEASE = timedelta(minutes=30)  # longer than the slowest batch: every try at its limit
 TRIES = 3
+BUDGET = timedelta(seconds=20)  # after which a worker turns to the next rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +74,24 @@ class Finding:
 def audits_due(tenant_id: UUID) -> list[UUID]:
     """The tenant's rollouts in play: each may have marked calls waiting."""
     with acting_for(tenant_id):
-        return list(Rollout.objects.exclude(state=Rollout.State.ROLLED_BACK).values_list("id", flat=True))
+        return list(Rollout.objects.exclude(state__in=Rollout.OVER).values_list("id", flat=True))
+
+
+def audit_batches(tenant_id: UUID, rollout_id: UUID, *, clock: Callable[[], datetime]) -> int:
+    """Carry out batch after batch, the oldest calls first, until none is waiting or the budget is spent."""
+    until, closed = clock() + BUDGET, 0
+    while count := audit(tenant_id, rollout_id, now=clock()):
+        closed += count
+        if clock() >= until:
+            break
+    return closed
 
 
 def audit(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> int:
     """Carry out what is marked for one rollout, up to a batch; gives how many audits were closed."""
     with acting_for(tenant_id):
         rollout = Rollout.objects.select_related("deployment__adapter", "certificate", "workload").get(id=rollout_id)
-        if rollout.state == Rollout.State.ROLLED_BACK:
+        if rollout.state in Rollout.OVER:
             return 0
         claimed = _claim_marked(rollout, now) + _claim_lost(rollout, now)
         setting = _setting(rollout)
@@ -179,19 +192,22 @@ async def _carry_out(setting: Setting, jobs: Sequence[Job], book: PriceBook) -> 
 
 
 async def _shadow(setting: Setting, pair: Pair, http: aiohttp.ClientSession) -> Finding:
-    """Ask the student what the teacher answered; the same gate decides whether it would have been used."""
+    """Ask the student what the teacher answered; the same gate decides whether it would have been used.
+
+    An answer that comes later than the gateway waits would not have been.
+    """
     query = extract_query(setting.spec.template, pair.ask)
-    teacher = canonical(setting.kind, pair.answer)
-    if query is None or teacher is None:
-        return Finding(error="not_comparable")
+    made = NO_DRAFT
     try:
-        made: Draft = await draft_patiently(setting.spec, query, http=http, salt=setting.salt)
+        if query is not None:
+            made = await draft_patiently(setting.spec, query, http=http, salt=setting.salt)
     except UnableToDraft as error:
         return Finding(error=error.reason)
     verdict = accept(made.answer, made.evidence, setting.gate)
+    in_time = made.ms <= settings.STUDENT_TIMEOUT_S * 1000
     return Finding(
-        accepted=isinstance(verdict, Accept),
-        differs=differs(setting.kind, made.answer, teacher),
+        accepted=isinstance(verdict, Accept) and in_time,
+        differs=_differs(setting.kind, made.answer, pair.answer),
         score=verdict.score,
         student_ms=made.ms,
     )
@@ -206,24 +222,30 @@ async def _live(setting: Setting, pair: Pair, http: aiohttp.ClientSession, book:
         answer = await ask_teacher(teacher, pair.ask, http=http)
     except UnableToAsk as error:
         return Finding(error=error.reason)
-    cost = _price(book, pair.call, answer)
-    expected = canonical(setting.kind, answer)
-    if expected is None:
-        return Finding(error="not_comparable", cost=cost)
     mine = canonical(setting.kind, pair.answer)
-    return Finding(accepted=True, differs=differs(setting.kind, mine, expected), score=pair.call.score, cost=cost)
+    return Finding(
+        accepted=True,
+        differs=_differs(setting.kind, mine, answer),
+        score=pair.call.score,
+        cost=_price(book, pair, answer),
+    )
 
 
-def _price(book: PriceBook, call: Call, answer: Answer) -> Decimal:
-    if answer.usage is None:
-        return Decimal(0)
+def _differs(kind: Kind, mine: str | None, teacher: Answer) -> bool:
+    expected = canonical(kind, teacher)
+    return expected is None or differs(kind, mine, expected)
+
+
+def _price(book: PriceBook, pair: Pair, answer: Answer) -> Decimal:
+    """What the second answer cost, by length where its usage is not told; 0 where no price is known."""
+    call, usage = pair.call, answer.usage or estimate_usage(pair.ask, answer)
     model = answer.model or call.asked_model
-    return book.cost(provider=call.dialect, model=model, usage=answer.usage, at=call.at) or Decimal(0)
+    return book.cost(provider=call.dialect, model=model, usage=usage, at=call.at) or Decimal(0)
 
 
 def _close(one: Audit, finding: Finding, now: datetime, *, final: bool = False) -> None:
     """Write a finding down. A passing fault leaves the audit claimed, to be tried again when the claim runs out."""
-    passing = finding.error and finding.error != "not_comparable" and not final and one.attempts < TRIES
+    passing = finding.error and not final and one.attempts < TRIES
     status = Audit.Status.CLAIMED if passing else Audit.Status.FAILED if finding.error else Audit.Status.DONE
     Audit.objects.filter(id=one.id, status=Audit.Status.CLAIMED, attempts=one.attempts).update(
         status=status,

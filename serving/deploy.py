@@ -2,7 +2,8 @@
 
 Data flow: a candidate adapter without a deployment gets one → its artifact is fetched and checked → encoder and vLLM
 load it → live, with the exact `StudentSpec` that every later question uses. A replica that restarted is found without
-the adapter at the next look, and given it again.
+the adapter at the next look, and given it again. What cannot be loaded is tried at every look for an hour, then once an
+hour for a day, and then rejected.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 from django.conf import settings
+from django.db.models import Q
 
 from ingestion.core.templates import Template
 from serving.core.gates import Rung, StudentSpec
@@ -24,6 +26,9 @@ from training.models import Adapter
 log = logging.getLogger(__name__)
 
 STUCK = timedelta(minutes=5)  # a loading that takes longer lost its worker
+SOON = timedelta(hours=1)  # after which a loading that fails is tried less often
+AGAIN = timedelta(hours=1)
+AT_LAST = timedelta(hours=24)  # after which it is not tried any more
 Status = Deployment.Status
 
 
@@ -41,19 +46,19 @@ def open_deployments(tenant_id: UUID, *, now: datetime) -> int:
 
 
 def deployments_due(tenant_id: UUID, *, now: datetime) -> list[UUID]:
-    """Deployments to load: new ones, stuck ones, and live ones, which a replica may have forgotten."""
+    """Deployments to load: new ones, stuck and failed ones, and live ones, which a replica may have forgotten."""
+    fresh = Q(status__in=[Status.PENDING, Status.LIVE])
+    stuck = Q(status=Status.LOADING, changed_at__lt=now - STUCK)
+    failed = Q(status=Status.FAILED, changed_at__lte=now - AGAIN, adapter__status=Adapter.Status.CANDIDATE)
     with acting_for(tenant_id):
-        wanted = Deployment.objects.filter(status__in=[Status.PENDING, Status.LIVE]) | Deployment.objects.filter(
-            status=Status.LOADING, changed_at__lt=now - STUCK
-        )
-        return list(wanted.values_list("id", flat=True))
+        return list(Deployment.objects.filter(fresh | stuck | failed).values_list("id", flat=True))
 
 
 def deploy(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> bool:
     """Load one deployment into every replica that lacks it; True if it is live afterwards."""
     with acting_for(tenant_id):
         deployment = Deployment.objects.select_related("adapter").get(id=deployment_id)
-        if deployment.status not in (Status.LIVE, Status.PENDING, Status.LOADING):
+        if not _may_load(deployment):
             return False
         if deployment.status != Status.LIVE and not deployment.advance(Status.LOADING, now):
             return False
@@ -90,7 +95,7 @@ def drain_rejected(tenant_id: UUID, *, now: datetime) -> None:
     """Rejected and retired adapters need not stay on the replicas."""
     with acting_for(tenant_id):
         gone = [Adapter.Status.REJECTED, Adapter.Status.RETIRED]
-        in_use = Rollout.objects.exclude(state=Rollout.State.ROLLED_BACK).values("deployment_id")
+        in_use = Rollout.objects.exclude(state__in=Rollout.OVER).values("deployment_id")
         for deployment in Deployment.objects.filter(status=Status.LIVE, adapter__status__in=gone).exclude(
             id__in=in_use
         ):
@@ -117,6 +122,12 @@ def spec_of(adapter: Adapter) -> StudentSpec:
     )
 
 
+def _may_load(deployment: Deployment) -> bool:
+    if deployment.status == Status.FAILED:
+        return bool(deployment.adapter.status == Adapter.Status.CANDIDATE)
+    return deployment.status in (Status.LIVE, Status.PENDING, Status.LOADING)
+
+
 def _load(deployment: Deployment) -> None:
     adapter = deployment.adapter
     directory = fetch_artifact(key=adapter.artifact_key, checksum=adapter.checksum)
@@ -128,10 +139,12 @@ def _note_failure(deployment: Deployment, error: str, now: datetime) -> bool:
     log.warning("deployment %s: %s", deployment.id, error)
     with acting_for(deployment.tenant_id):
         Deployment.objects.filter(id=deployment.id).update(error=error[:300])
-        if deployment.status == Status.LOADING and now - deployment.created_at > timedelta(hours=1):
-            deployment.advance(Status.FAILED, now)
-        elif deployment.status == Status.LOADING:
-            deployment.advance(Status.PENDING, now)
+        if deployment.status != Status.LOADING:
+            return False
+        age = now - deployment.created_at
+        moved = deployment.advance(Status.FAILED if age > SOON else Status.PENDING, now)
+        if moved and age > AT_LAST:
+            deployment.adapter.advance(Adapter.Status.REJECTED, now, reason="no replica could load it for a day")
     return False
 
 

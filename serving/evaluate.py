@@ -7,6 +7,7 @@ Data flow: a live deployment of a candidate → tuning and calibration examples 
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,6 @@ from uuid import UUID
 import aiohttp
 import msgspec
 from django.conf import settings
-from django.db import IntegrityError
 
 from ingestion.core.agreement import differs
 from ingestion.core.calls import Kind
@@ -27,7 +27,6 @@ from serving.core.routing import stops_query
 from serving.models import Deployment, Evaluation
 from serving.student import NO_EVIDENCE, UnableToDraft, complete, draft
 from tenants.data_keys import purpose_key
-from tenants.events import record_event
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
 from training.models import Adapter
@@ -36,11 +35,14 @@ AT_ONCE = 16
 ASK_SECONDS = 60.0  # patient: an evaluation measures answers, not how busy the machine is
 TRIES = 3
 BASE_ROWS = 50
-LEASE = timedelta(minutes=20)
+BATCH = 64  # questions between two looks at the lease
+LEASE = timedelta(minutes=20)  # longer than the slowest batch: every try at its limit
+ATTEMPTS = 3
+PAUSE = timedelta(minutes=10)  # between two attempts: a replica that restarts is back by then
 
 
 class UnableToEvaluate(Exception):
-    """The replicas did not answer; the evaluation is tried again later."""
+    """The replicas did not answer; the evaluation is tried again later, or has failed after its last attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +73,28 @@ def evaluations_due(tenant_id: UUID, *, now: datetime) -> list[UUID]:
         return list(live.exclude(id__in=busy.values("deployment_id")).values_list("id", flat=True))
 
 
-def evaluate(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> Evaluation | None:
-    """Evaluate one deployment; None if another worker is at it. Raises UnableToEvaluate."""
-    evaluation = _claim(tenant_id, deployment_id, now)
+def evaluate(tenant_id: UUID, deployment_id: UUID, *, clock: Callable[[], datetime]) -> Evaluation | None:
+    """Evaluate one deployment; None if it is another worker's, or over. Raises UnableToEvaluate."""
+    evaluation = _claim(tenant_id, deployment_id, clock())
     if evaluation is None:
         return None
     spec, salt, questions = _prepare(tenant_id, evaluation)
+    rows: list[Row] = []
     try:
-        rows, base = asyncio.run(_ask_all(spec, questions, salt=salt))
+        for start in range(0, len(questions), BATCH):
+            rows += asyncio.run(_ask_all(spec, questions[start : start + BATCH], salt=salt))
+            with acting_for(tenant_id):
+                if not evaluation.prolong(clock() + LEASE):
+                    return None
+        base = asyncio.run(_ask_base(spec, questions, salt=salt))
     except UnableToDraft as error:
-        with acting_for(tenant_id):
-            Evaluation.objects.filter(id=evaluation.id).update(lease_until=now, error=error.reason)
+        _note_failure(evaluation, error.reason, clock())
         raise UnableToEvaluate(error.reason) from error
     arms: dict[str, Any] = {"student": _agreement(rows), "base": base, "rows": len(rows)}
     with acting_for(tenant_id):
-        done = Evaluation.objects.filter(id=evaluation.id, status=Evaluation.Status.RUNNING).update(
-            status=Evaluation.Status.DONE, arms=arms, rows=msgspec.to_builtins(rows), finished_at=now, error=""
-        )
-        if done:
-            record_event("evaluation.done", now=now, subject_id=evaluation.id, **arms)
-        return Evaluation.objects.get(id=evaluation.id)
+        kept = {"arms": arms, "rows": msgspec.to_builtins(rows), "error": ""}
+        done = evaluation.finish(Evaluation.Status.DONE, clock(), told=arms, **kept)
+        return Evaluation.objects.get(id=evaluation.id) if done else None
 
 
 def rows_of(evaluation: Evaluation) -> list[Row]:
@@ -104,16 +108,35 @@ def cache_salt(data_key: bytes) -> str:
 
 
 def _claim(tenant_id: UUID, deployment_id: UUID, now: datetime) -> Evaluation | None:
-    try:
-        with acting_for(tenant_id):
-            return Evaluation.objects.create(deployment_id=deployment_id, created_at=now, lease_until=now + LEASE)
-    except IntegrityError:
-        pass
     with acting_for(tenant_id):
-        stale = Evaluation.objects.filter(
-            deployment_id=deployment_id, status=Evaluation.Status.RUNNING, lease_until__lt=now
+        deployment = Deployment.objects.get(id=deployment_id)
+        evaluation, begun = Evaluation.objects.get_or_create(
+            deployment=deployment, defaults={"created_at": now, "lease_until": now + LEASE}
         )
-        return Evaluation.objects.get(deployment_id=deployment_id) if stale.update(lease_until=now + LEASE) else None
+        if begun:
+            return evaluation
+        claimed = evaluation.claim(now, lease=LEASE)
+    if claimed and evaluation.attempts > ATTEMPTS:
+        _give_up(evaluation, evaluation.error or "its workers were lost", now)
+        return None
+    return evaluation if claimed else None
+
+
+def _note_failure(evaluation: Evaluation, reason: str, now: datetime) -> None:
+    if evaluation.attempts >= ATTEMPTS:
+        _give_up(evaluation, reason, now)
+    else:
+        with acting_for(evaluation.tenant_id):
+            evaluation.prolong(now + PAUSE, error=reason)
+
+
+def _give_up(evaluation: Evaluation, reason: str, now: datetime) -> None:
+    """What cannot be measured is not used: the evaluation has failed, and its adapter is rejected."""
+    with acting_for(evaluation.tenant_id):
+        told = {"reason": reason.replace("_", " ")}
+        if evaluation.finish(Evaluation.Status.FAILED, now, told=told, error=told["reason"]):
+            adapter = Adapter.objects.get(deployments=evaluation.deployment_id)
+            adapter.advance(Adapter.Status.REJECTED, now, reason=f"evaluation failed: {told['reason']}")
 
 
 def _prepare(tenant_id: UUID, evaluation: Evaluation) -> tuple[StudentSpec, str, list[Question]]:
@@ -129,7 +152,7 @@ def _prepare(tenant_id: UUID, evaluation: Evaluation) -> tuple[StudentSpec, str,
     return msgspec.convert(deployment.spec, StudentSpec), cache_salt(data_key), questions
 
 
-async def _ask_all(spec: StudentSpec, questions: list[Question], *, salt: str) -> tuple[list[Row], float]:
+async def _ask_all(spec: StudentSpec, questions: list[Question], *, salt: str) -> list[Row]:
     gate = asyncio.Semaphore(AT_ONCE)
     async with aiohttp.ClientSession() as http:
 
@@ -144,9 +167,7 @@ async def _ask_all(spec: StudentSpec, questions: list[Question], *, salt: str) -
                 differs=differs(Kind(spec.kind), made.answer, question.teacher),
             )
 
-        rows = await asyncio.gather(*map(ask, questions))
-        base = await _ask_base(spec, questions, http=http, salt=salt, gate=gate)
-    return list(rows), base
+        return list(await asyncio.gather(*map(ask, questions)))
 
 
 async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.ClientSession, salt: str) -> Draft:
@@ -178,9 +199,7 @@ async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.Client
 NO_DRAFT = Draft(answer=None, evidence=NO_EVIDENCE)
 
 
-async def _ask_base(
-    spec: StudentSpec, questions: list[Question], *, http: aiohttp.ClientSession, salt: str, gate: asyncio.Semaphore
-) -> float:
+async def _ask_base(spec: StudentSpec, questions: list[Question], *, salt: str) -> float:
     """Agreement of the base arm on the first tuning rows: the untrained model under the teacher's own instructions, or
     for a head the most frequent answer."""
     rows = [question for question in questions if question.split == Split.TUNING][:BASE_ROWS]
@@ -188,19 +207,20 @@ async def _ask_base(
         return 0.0
     if spec.rung is Rung.HEAD:
         return Counter(question.teacher for question in rows).most_common(1)[0][1] / len(rows)
-    base = base_spec(spec)
+    base, gate = base_spec(spec), asyncio.Semaphore(AT_ONCE)
+    async with aiohttp.ClientSession() as http:
 
-    async def agrees(question: Question) -> bool:
-        async with gate:
-            try:
-                answer = await complete(
-                    base, question.query, http=http, vllm_url=settings.VLLM_URLS[0], salt=salt, timeout=ASK_SECONDS
-                )
-            except UnableToDraft:
-                return False
-        return not differs(Kind(spec.kind), answer, question.teacher)
+        async def agrees(question: Question) -> bool:
+            async with gate:
+                try:
+                    answer = await complete(
+                        base, question.query, http=http, vllm_url=settings.VLLM_URLS[0], salt=salt, timeout=ASK_SECONDS
+                    )
+                except UnableToDraft:
+                    return False
+            return not differs(Kind(spec.kind), answer, question.teacher)
 
-    return sum(await asyncio.gather(*map(agrees, rows))) / len(rows)
+        return sum(await asyncio.gather(*map(agrees, rows))) / len(rows)
 
 
 def base_spec(spec: StudentSpec) -> StudentSpec:

@@ -1,7 +1,8 @@
 """Rows of *how we answer*: deployments on replicas, evaluations and certificates, rollouts and their audits."""
 
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from django.db import models
@@ -54,6 +55,7 @@ class Evaluation(TenantOwned):
     deployment = models.ForeignKey(Deployment, on_delete=models.CASCADE, related_name="+", db_constraint=False)
     status = models.CharField(max_length=20, choices=Status, default=Status.RUNNING)
     lease_until = models.DateTimeField()
+    attempts = models.PositiveIntegerField(default=1)  # how often it was claimed: whose claim is older writes nothing
     arms = models.JSONField(default=dict)  # agreement with the teacher: student, base
     rows = models.JSONField(default=list)  # [example id, split, evidence, answered, differs]
     error = models.CharField(max_length=300, default="")
@@ -62,6 +64,28 @@ class Evaluation(TenantOwned):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "deployment"], name="one_evaluation_per_deployment")]
+
+    def claim(self, now: datetime, *, lease: timedelta) -> bool:
+        """Take over from a worker that was lost, or begin another attempt. False if another was first."""
+        free = self._mine().filter(lease_until__lt=now)
+        claimed = free.update(lease_until=now + lease, attempts=self.attempts + 1)
+        self.attempts += claimed
+        return bool(claimed)
+
+    def prolong(self, until: datetime, *, error: str = "") -> bool:
+        """Nobody else begins before `until`. False: another worker holds it now, so stop."""
+        return bool(self._mine().update(lease_until=until, error=error))
+
+    def finish(self, to: str, now: datetime, *, told: Mapping[str, Any], **facts: Any) -> bool:
+        """Close it, with an event that tells `told`. False if another worker holds it."""
+        done = self._mine().update(status=to, finished_at=now, **facts)
+        if done:
+            record_event(f"evaluation.{to}", now=now, subject_id=self.id, **told)
+            self.status = to
+        return bool(done)
+
+    def _mine(self) -> "models.QuerySet[Evaluation]":
+        return Evaluation.objects.filter(id=self.id, status=self.Status.RUNNING, attempts=self.attempts)
 
 
 class Certificate(TenantOwned):
@@ -97,6 +121,9 @@ class Rollout(TenantOwned):
         FULL = "full"
         HELD = "held"
         ROLLED_BACK = "rolled_back"
+        SUPERSEDED = "superseded"
+
+    OVER: ClassVar = (State.ROLLED_BACK, State.SUPERSEDED)
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     workload = models.ForeignKey(Workload, on_delete=models.CASCADE, related_name="rollouts", db_constraint=False)
@@ -113,7 +140,9 @@ class Rollout(TenantOwned):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "workload"], condition=~Q(state="rolled_back"), name="one_open_rollout_per_workload"
+                fields=["tenant", "workload"],
+                condition=~Q(state__in=["rolled_back", "superseded"]),
+                name="one_open_rollout_per_workload",
             )
         ]
 
@@ -161,4 +190,9 @@ class Audit(TenantOwned):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "rollout", "call_id"], name="one_audit_per_call")]
-        indexes = [models.Index(fields=["tenant", "rollout", "done_at"], name="audit_by_rollout")]
+        indexes = [
+            models.Index(fields=["tenant", "rollout", "done_at"], name="audit_by_rollout"),
+            models.Index(
+                fields=["tenant", "rollout", "claimed_until"], condition=Q(status="claimed"), name="audit_claimed"
+            ),
+        ]

@@ -83,7 +83,7 @@ def _routes() -> dict[UUID, dict[str, RouteEntry]]:
 
 
 def _open_rollouts() -> list[Rollout]:
-    found = Rollout.across_tenants.exclude(state=Rollout.State.ROLLED_BACK)
+    found = Rollout.across_tenants.exclude(state__in=Rollout.OVER)
     return list(found.select_related("deployment", "certificate"))
 
 

@@ -1,11 +1,13 @@
 """Moves a workload's traffic to its certified student a step at a time, on audits, and back when they speak against it.
 
-States: shadow → canary → ramping → full; any → held (a person, until resumed) · rolled_back (audits, or a person).
-Every step is compare-and-set with its event; what counts is in `Audit`, so that a decision can be made again from rows.
+States: shadow → canary → ramping → full; any → held (a person, until resumed) · rolled_back (audits, or a person) ·
+superseded (a newer student begins). Every step is compare-and-set with its event; what counts is in `Audit`, so that a
+decision can be made again from rows.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from uuid import UUID
 
 from django.db import IntegrityError
@@ -22,6 +24,9 @@ from tenants.scope import acting_for
 from training.models import Adapter
 
 State = Rollout.State
+
+OVERTAKEN = "a newer student takes its place"
+PROMISE_LOST = "no threshold keeps the promise as it stands now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +51,71 @@ class Tally:
 
 
 def start_rollouts(tenant_id: UUID, *, now: datetime) -> int:
-    """Put each accepted adapter that is live into shadow, if its workload has no rollout open. Safe to run twice."""
+    """Put each workload's newest accepted adapter that is live into shadow; those it overtakes are retired.
+
+    Where a rollout is open for an older adapter, the newer one supersedes it if its certificate covers no less, or if
+    the older one is held; else it waits. A workload has one rollout, so while the new one is in shadow the teacher
+    answers what the old one did. Safe to run twice.
+    """
     with acting_for(tenant_id):
-        certificates = list(
-            Certificate.objects.filter(
-                certified=True,
-                adapter__status=Adapter.Status.ACCEPTED,
-                evaluation__deployment__status=Deployment.Status.LIVE,
-            )
-            .exclude(evaluation__deployment_id__in=Rollout.objects.values("deployment_id"))
-            .select_related("evaluation", "adapter__workload")
-            .order_by("issued_at")
+        never = Deployment.objects.exclude(id__in=Rollout.objects.values("deployment_id"))
+        waiting = never.filter(
+            status=Deployment.Status.LIVE,
+            adapter__status=Adapter.Status.ACCEPTED,
+            adapter__in=Certificate.objects.filter(certified=True).values("adapter"),
         )
-    return sum(_start(certificate, now) for certificate in certificates)
+        ordered = waiting.select_related("adapter__workload").order_by("adapter__workload", "-adapter__created_at")
+        by_workload = [list(rivals) for _, rivals in groupby(ordered, key=lambda one: one.adapter.workload_id)]
+    return sum(_start_newest(tenant_id, rivals, now) for rivals in by_workload)
 
 
-def _start(certificate: Certificate, now: datetime) -> bool:
+def _start_newest(tenant_id: UUID, waiting: list[Deployment], now: datetime) -> bool:
+    newest, *older = waiting
     try:
-        with acting_for(certificate.tenant_id):
-            workload = certificate.adapter.workload
+        with acting_for(tenant_id):
+            workload = newest.adapter.workload
+            current = _open_rollout(workload)
+            if current is not None and current.deployment.adapter.created_at > newest.adapter.created_at:
+                _retire_all(waiting, OVERTAKEN, now)
+                return False
+            certificate = _promised(
+                Certificate.objects.filter(adapter=newest.adapter).latest("issued_at"), workload, now
+            )
+            if not certificate.certified:
+                _retire_all([newest], PROMISE_LOST, now)
+                return False
+            _retire_all(older, OVERTAKEN, now)
+            was_held = current is not None and current.state == State.HELD
+            if current is not None and not _supersede(current, certificate, now):
+                return False
             Rollout.objects.create(
                 workload=workload,
-                deployment_id=certificate.evaluation.deployment_id,
+                deployment=newest,
                 certificate=certificate,
-                approved_at=now if _is_automatic(workload) else None,
+                approved_at=now if _is_automatic(workload) and not was_held else None,
                 created_at=now,
                 step_at=now,
             )
             return True
-    except IntegrityError:  # one is open already; it goes first
+    except IntegrityError:  # another worker was first
         return False
+
+
+def _open_rollout(workload: Workload) -> Rollout | None:
+    still = Rollout.objects.filter(workload=workload).exclude(state__in=Rollout.OVER)
+    return still.select_related("certificate", "deployment__adapter").first()
+
+
+def _supersede(current: Rollout, certificate: Certificate, now: datetime) -> bool:
+    if current.state != State.HELD and certificate.coverage < current.certificate.coverage:
+        return False
+    return _end(current, State.SUPERSEDED, reason=OVERTAKEN, actor="system", now=now)
+
+
+def _retire_all(deployments: list[Deployment], reason: str, now: datetime) -> None:
+    for deployment in deployments:
+        deployment.adapter.advance(Adapter.Status.RETIRED, now, reason=reason)
+        drain(deployment, now=now)
 
 
 def _is_automatic(workload: Workload) -> bool:
@@ -87,7 +127,7 @@ def _is_automatic(workload: Workload) -> bool:
 def rollouts_due(tenant_id: UUID) -> list[UUID]:
     """The tenant's rollouts that audits may move."""
     with acting_for(tenant_id):
-        still = [State.ROLLED_BACK, State.HELD]
+        still = [*Rollout.OVER, State.HELD]
         return list(Rollout.objects.exclude(state__in=still).values_list("id", flat=True))
 
 
@@ -95,8 +135,10 @@ def move(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> ramp.Decision:
     """Decide a rollout's next step from its audits, and take it."""
     with acting_for(tenant_id):
         rollout = Rollout.objects.select_related("workload", "certificate", "deployment__adapter").get(id=rollout_id)
+        if rollout.state in Rollout.OVER:
+            return ramp.Hold("over", 0)
         if not _keeps_promise(rollout, now):
-            roll_back(rollout, reason="no threshold keeps the promise as it stands now", actor="system", now=now)
+            roll_back(rollout, reason=PROMISE_LOST, actor="system", now=now)
             return ramp.Hold("rolled back", 0)
         counted = tally(rollout)
         certificate = rollout.certificate
@@ -124,15 +166,19 @@ def move(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> ramp.Decision:
 
 
 def _keeps_promise(rollout: Rollout, now: datetime) -> bool:
-    """Whether the certificate is on the promise as it stands; where the tenant changed it, issue one that is."""
-    kept, workload = rollout.certificate, rollout.workload
+    """Whether the certificate is on the promise as it stands, or one that is could be issued in its place."""
+    certificate = _promised(rollout.certificate, rollout.workload, now)
+    if certificate.certified and certificate != rollout.certificate:
+        Rollout.objects.filter(id=rollout.id).update(certificate=certificate)
+        rollout.certificate = certificate
+    return bool(certificate.certified)
+
+
+def _promised(kept: Certificate, workload: Workload, now: datetime) -> Certificate:
+    """The certificate, if it is on the workload's promise as it stands; where the tenant changed that, a fresh one."""
     if (kept.alpha, kept.delta, kept.promise) == (workload.alpha, workload.delta, workload.promise):
-        return True
-    fresh = issue_certificate(kept.evaluation, workload, now=now)
-    if fresh.certified:
-        Rollout.objects.filter(id=rollout.id).update(certificate=fresh)
-        rollout.certificate = fresh
-    return bool(fresh.certified)
+        return kept
+    return issue_certificate(kept.evaluation, workload, now=now)
 
 
 def tally(rollout: Rollout) -> Tally:
@@ -168,17 +214,19 @@ def tally(rollout: Rollout) -> Tally:
 
 def roll_back(rollout: Rollout, *, reason: str, actor: str, now: datetime, **facts: object) -> bool:
     """Give all of a workload's traffic back to the teacher, and take the adapter off. For the tenant in force."""
-    moved = rollout.advance(State.ROLLED_BACK, now, share=0.0, actor=actor, reason=reason, **facts)
-    if moved:
-        adapter = rollout.deployment.adapter
-        adapter.advance(Adapter.Status.RETIRED, now, reason=reason)
-        drain(rollout.deployment, now=now)
-    return moved
+    return _end(rollout, State.ROLLED_BACK, reason=reason, actor=actor, now=now, **facts)
+
+
+def _end(rollout: Rollout, to: str, *, reason: str, actor: str, now: datetime, **facts: object) -> bool:
+    ended = rollout.advance(to, now, share=0.0, actor=actor, reason=reason, **facts)
+    if ended:
+        _retire_all([rollout.deployment], reason, now)
+    return ended
 
 
 def hold(rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
     """The teacher answers everything until somebody resumes; the share is kept for then."""
-    if rollout.state in (State.HELD, State.ROLLED_BACK):
+    if rollout.state in (State.HELD, *Rollout.OVER):
         return False
     return rollout.advance(State.HELD, now, share=rollout.share, actor=actor, reason=reason)
 
@@ -192,7 +240,7 @@ def resume(rollout: Rollout, *, actor: str, now: datetime) -> bool:
 
 def back_to_teacher(rollout: Rollout, *, actor: str, reason: str, now: datetime) -> bool:
     """A person's roll-back: for good, for this adapter."""
-    if rollout.state == State.ROLLED_BACK:
+    if rollout.state in Rollout.OVER:
         return False
     return roll_back(rollout, reason=reason, actor=actor, now=now)
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from celery import shared_task
+from celery import Task, shared_task
+from django.conf import settings
 
 from serving import audit as audits
 from serving import certify_adapter, deploy, evaluate, rollout
@@ -18,15 +19,27 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _wake(task: Task, **ids: UUID) -> None:
+    """Wake a worker, unless none is free before the next look: that one asks again, and nothing piles up."""
+    task.apply_async(kwargs={name: str(value) for name, value in ids.items()}, expires=max(settings.BEAT_SECONDS, 30))
+
+
 @shared_task(ignore_result=True)
 def deployments_due(**_: Any) -> None:
-    """Open deployments for candidates, load what is not loaded, take off what is to go."""
+    """Look at each tenant's deployments, in a task of its own, so that one tenant's fault stops no other."""
     for tenant_id in tenant_ids():
-        deploy.open_deployments(tenant_id, now=_now())
-        deploy.drain_rejected(tenant_id, now=_now())
-        deploy.retire_drained(tenant_id, now=_now())
-        for deployment_id in deploy.deployments_due(tenant_id, now=_now()):
-            load.delay(tenant_id=str(tenant_id), deployment_id=str(deployment_id))
+        _wake(keep_deployments, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def keep_deployments(*, tenant_id: str, **_: Any) -> None:
+    """Open a tenant's deployments for candidates, load what is not loaded, take off what is to go."""
+    tenant = UUID(tenant_id)
+    deploy.open_deployments(tenant, now=_now())
+    deploy.drain_rejected(tenant, now=_now())
+    deploy.retire_drained(tenant, now=_now())
+    for deployment_id in deploy.deployments_due(tenant, now=_now()):
+        _wake(load, tenant_id=tenant, deployment_id=deployment_id)
 
 
 @shared_task(ignore_result=True)
@@ -37,30 +50,51 @@ def load(*, tenant_id: str, deployment_id: str, **_: Any) -> None:
 
 @shared_task(ignore_result=True)
 def evaluations_due(**_: Any) -> None:
-    """Evaluate what is live and unjudged, and certify what is evaluated."""
+    """Look at each tenant's evaluations."""
     for tenant_id in tenant_ids():
-        for deployment_id in evaluate.evaluations_due(tenant_id, now=_now()):
-            judge.delay(tenant_id=str(tenant_id), deployment_id=str(deployment_id))
-        for evaluation_id in certify_adapter.certificates_due(tenant_id):
-            certify_adapter.certify_adapter(tenant_id, evaluation_id, now=_now())
+        _wake(keep_evaluations, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def keep_evaluations(*, tenant_id: str, **_: Any) -> None:
+    """Evaluate what is live and unjudged, and certify what is evaluated."""
+    tenant = UUID(tenant_id)
+    for deployment_id in evaluate.evaluations_due(tenant, now=_now()):
+        _wake(judge, tenant_id=tenant, deployment_id=deployment_id)
+    for evaluation_id in certify_adapter.certificates_due(tenant):
+        _wake(certify, tenant_id=tenant, evaluation_id=evaluation_id)
 
 
 @shared_task(ignore_result=True)
 def judge(*, tenant_id: str, deployment_id: str, **_: Any) -> None:
     """Evaluate one deployment on its replica."""
     try:
-        evaluate.evaluate(UUID(tenant_id), UUID(deployment_id), now=_now())
+        evaluate.evaluate(UUID(tenant_id), UUID(deployment_id), clock=_now)
     except evaluate.UnableToEvaluate as error:
         log.warning("evaluation of deployment %s is put off: %s", deployment_id, error)
 
 
 @shared_task(ignore_result=True)
+def certify(*, tenant_id: str, evaluation_id: str, **_: Any) -> None:
+    """Certify one adapter on its evaluation, if that is still to be done."""
+    if UUID(evaluation_id) in certify_adapter.certificates_due(UUID(tenant_id)):
+        certify_adapter.certify_adapter(UUID(tenant_id), UUID(evaluation_id), now=_now())
+
+
+@shared_task(ignore_result=True)
 def rollouts_due(**_: Any) -> None:
-    """Start rollouts of accepted adapters, and move those in play."""
+    """Look at each tenant's rollouts."""
     for tenant_id in tenant_ids():
-        rollout.start_rollouts(tenant_id, now=_now())
-        for rollout_id in rollout.rollouts_due(tenant_id):
-            move.delay(tenant_id=str(tenant_id), rollout_id=str(rollout_id))
+        _wake(keep_rollouts, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def keep_rollouts(*, tenant_id: str, **_: Any) -> None:
+    """Start rollouts of a tenant's accepted adapters, and move those in play."""
+    tenant = UUID(tenant_id)
+    rollout.start_rollouts(tenant, now=_now())
+    for rollout_id in rollout.rollouts_due(tenant):
+        _wake(move, tenant_id=tenant, rollout_id=rollout_id)
 
 
 @shared_task(ignore_result=True)
@@ -71,13 +105,19 @@ def move(*, tenant_id: str, rollout_id: str, **_: Any) -> None:
 
 @shared_task(ignore_result=True)
 def audits_due(**_: Any) -> None:
-    """Carry out the audits that gateways have marked."""
+    """Look at each tenant's marked calls."""
     for tenant_id in tenant_ids():
-        for rollout_id in audits.audits_due(tenant_id):
-            audit.delay(tenant_id=str(tenant_id), rollout_id=str(rollout_id))
+        _wake(keep_audits, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def keep_audits(*, tenant_id: str, **_: Any) -> None:
+    """Carry out the audits that gateways have marked for a tenant."""
+    for rollout_id in audits.audits_due(UUID(tenant_id)):
+        _wake(audit, tenant_id=UUID(tenant_id), rollout_id=rollout_id)
 
 
 @shared_task(ignore_result=True)
 def audit(*, tenant_id: str, rollout_id: str, **_: Any) -> None:
     """Carry out one rollout's audits."""
-    audits.audit(UUID(tenant_id), UUID(rollout_id), now=_now())
+    audits.audit_batches(UUID(tenant_id), UUID(rollout_id), clock=_now)

@@ -3,7 +3,7 @@
 Scores are `accept.gated_score` of rows drawn as live traffic is and used for nothing else; −inf marks a row that no
 threshold accepts. Rows keep the order they came in (time), never one that follows score or loss. The grid comes from
 the tuning split. Sources: Bates et al. 2021 (risk-controlling prediction sets), Angelopoulos et al. 2021 (Learn then
-Test), Waudby-Smith & Ramdas 2023 (betting).
+Test).
 """
 
 import math
@@ -32,12 +32,11 @@ class Mode(StrEnum):
 
     PER_ANSWER = "per_answer"  # of the student's answers, the share that differs
     PER_CALL = "per_call"  # of all calls, the share answered by the student and differing
-    MEAN_LOSS = "mean_loss"  # of the student's answers, the mean loss in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One threshold of the curve. `differing` is the sum of losses, a whole number where they are 0/1.
+    """One threshold of the curve. `differing` is the sum of 0/1 losses.
 
     `passed` needs its own bound and all more cautious ones to be at most alpha.
     """
@@ -109,16 +108,6 @@ def certify_per_call(
     return _certify(scores, losses, grid, alpha, delta, Mode.PER_CALL)
 
 
-def certify_mean_loss(
-    scores: ArrayLike, losses: ArrayLike, *, grid: Sequence[float], alpha: float, delta: float
-) -> Certificate:
-    """Certify `E[loss | student answers] <= alpha` for losses [n] in [0, 1], by fixed-sequence betting tests.
-
-    Raises UnableToCertify.
-    """
-    return _certify(scores, _read_losses(losses), grid, alpha, delta, Mode.MEAN_LOSS)
-
-
 def clopper_pearson_upper(k: float, n: float, delta: float) -> float:
     """The exact upper 1 − delta bound of a binomial share after k of n (Clopper & Pearson 1934); 1.0 for n = 0."""
     if k >= n:
@@ -131,28 +120,6 @@ def clopper_pearson_interval(k: int, n: int, level: float = 0.95) -> tuple[float
     tail = (1.0 - level) / 2
     lower = 0.0 if k <= 0 else float(betaincinv(k, n - k + 1, tail))
     return lower, clopper_pearson_upper(k, n, tail)
-
-
-def betting_upper(losses: ArrayLike, delta: float) -> float:
-    """The upper 1 − delta bound of the mean of i.i.d. losses [n] in [0, 1], in their order of arrival; 1.0 for n = 0.
-
-    Bets against each mean m with capital Π(1 + νᵢ(m − xᵢ)), where νᵢ <= 1 knows only earlier losses; a mean under which
-    the capital ever reaches 1/delta is refuted (Waudby-Smith & Ramdas 2023; stakes as in Bates et al. 2021, section
-    3.1.3). Capital grows with m, so bisection finds the bound; the refuted end of the last interval is returned.
-    """
-    values = np.asarray(losses, dtype=np.float64)
-    if not len(values):
-        return 1.0
-    stakes = _bet(values, delta)
-    limit = -math.log(delta)
-    low, high = 0.0, 1.0
-    for _ in range(24):
-        middle = (low + high) / 2
-        if np.cumsum(np.log1p(stakes * (middle - values))).max() >= limit:
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 def rows_needed(alpha: float, delta: float) -> int:
@@ -173,12 +140,12 @@ def choose_grid(
 ) -> list[float]:
     """At most `count` distinct thresholds, most cautious first, from the tuning split alone.
 
-    Scores [n], losses [n] in [0, 1]. The thresholds are quantiles of the tuning scores, evenly spaced in the share
+    Scores [n], losses [n], 0/1. The thresholds are quantiles of the tuning scores, evenly spaced in the share
     accepted. The first accepts, in expectation, at least `rows_needed` of the calibration rows, and more where that
     makes a pass likely: a fixed sequence that fails at its first threshold certifies nothing. The last is the largest
     share that the tuning split does not already speak against. Empty if no row may be accepted. Raises UnableToCertify.
     """
-    scores, losses = _read_rows(scores_tuning, _read_losses(losses_tuning))
+    scores, losses = _read_rows(scores_tuning, _read_differs(losses_tuning))
     order = np.argsort(-scores, kind="stable")
     usable = int(np.isfinite(scores).sum())
     if not usable:
@@ -260,14 +227,9 @@ def _bound_per_call(taken: _Floats, total: int, delta: float) -> float:
     return clopper_pearson_upper(float(taken.sum()), total, delta)
 
 
-def _bound_mean_loss(taken: _Floats, total: int, delta: float) -> float:
-    return betting_upper(taken, delta)
-
-
 _BOUNDS: dict[Mode, Callable[[_Floats, int, float], float]] = {
     Mode.PER_ANSWER: _bound_per_answer,
     Mode.PER_CALL: _bound_per_call,
-    Mode.MEAN_LOSS: _bound_mean_loss,
 }
 
 
@@ -316,29 +278,11 @@ def _smallest_passing(share: float, alpha: float, delta: float) -> int | None:
     return high
 
 
-def _bet(values: _Floats, delta: float) -> _Floats:
-    """The stake on each loss, from the losses before it: the larger, the less they varied."""
-    n = len(values)
-    seen = np.arange(1, n + 1)
-    means = (0.5 + np.cumsum(values)) / (1 + seen)
-    variances = (0.25 + np.cumsum((values - means) ** 2)) / (1 + seen)
-    earlier = np.concatenate(([0.25], variances[:-1]))
-    stakes: _Floats = np.minimum(1.0, np.sqrt(-2.0 * math.log(delta) / (n * earlier)))
-    return stakes
-
-
 def _read_differs(differs: ArrayLike) -> _Floats:
-    losses = _read_losses(differs)
+    losses = np.asarray(differs, dtype=np.float64)
     if not np.isin(losses, (0.0, 1.0)).all():
         raise UnableToCertify("disagreements must be 0 or 1")
     return losses
-
-
-def _read_losses(losses: ArrayLike) -> _Floats:
-    values = np.asarray(losses, dtype=np.float64)
-    if not ((values >= 0.0) & (values <= 1.0)).all():
-        raise UnableToCertify("losses must lie in [0, 1]")
-    return values
 
 
 def _read_rows(scores: ArrayLike, losses: _Floats) -> tuple[_Floats, _Floats]:

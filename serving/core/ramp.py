@@ -14,7 +14,7 @@ AUDITS_PER_STEP = 100
 
 
 class State(StrEnum):
-    """Where a rollout stands. Held and rolled back are left by a person only."""
+    """Where a rollout stands. Held is left by a person or a newer student, rolled back and superseded never."""
 
     SHADOW = "shadow"
     CANARY = "canary"
@@ -22,6 +22,7 @@ class State(StrEnum):
     FULL = "full"
     HELD = "held"
     ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
 
 
 # Shares are of the eligible calls that the control arm leaves.
@@ -80,8 +81,8 @@ def decide(state: State, *, share: float, step: Audits, life: Audits, alpha: flo
     against `risk <= alpha`; advances on 100 audits at this step. Raises UnableToJudgeAudits.
     """
     _check(step.differing, step.count)
-    if state in (State.HELD, State.ROLLED_BACK):
-        return Hold("held" if state is State.HELD else "rolled back", 0)
+    if state in (State.HELD, State.ROLLED_BACK, State.SUPERSEDED):
+        return Hold(state.replace("_", " "), 0)
     log_e = log_e_value(life.differing, life.count, alpha)
     if log_e >= _log_limit(delta):
         return RollBack(log_e)
@@ -111,22 +112,12 @@ def log_e_value(k: int, n: int, alpha: float) -> float:
 def confidence_sequence(k: int, n: int, delta: float) -> tuple[float, float]:
     """The ends between which the risk lies, valid at all n at once: each end with probability 1 − δ, both with 1 − 2δ.
 
-    The same tests as the decisions, inverted: the low end is above alpha exactly when the rollout is rolled back, the
-    high end below it exactly when it is `proven`. Raises UnableToJudgeAudits.
+    The same tests as the decisions, inverted: the low end is above alpha exactly when the rollout is rolled back.
+    Raises UnableToJudgeAudits.
     """
     _check(k, n)
     limit = _log_limit(delta)
     return _lower_end(k, n, limit), 1.0 - _lower_end(n - k, n, limit)
-
-
-def proven(k: int, n: int, alpha: float, delta: float) -> bool:
-    """Whether the upper confidence sequence lies below alpha: with probability 1 − δ never said of a risk >= alpha.
-
-    Raises UnableToJudgeAudits.
-    """
-    _check(k, n)
-    _check_level(alpha)
-    return log_e_value(n - k, n, 1.0 - alpha) >= _log_limit(delta)
 
 
 def _lower_end(k: int, n: int, limit: float) -> float:

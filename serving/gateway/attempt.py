@@ -11,9 +11,9 @@ from ingestion.core.agreement import to_answer
 from ingestion.core.calls import Answer, Ask, Kind
 from ingestion.core.dialects import render_answer, render_stream
 from serving.core.accept import Accept, accept
+from serving.core.estimate import estimate_usage
 from serving.core.gates import Draft, Gate, Rung, StudentSpec
 from serving.core.snapshot import Snapshot
-from serving.gateway.estimate import estimate_usage
 from serving.student import UnableToDraft, draft
 
 logger = logging.getLogger(__name__)

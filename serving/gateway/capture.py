@@ -12,10 +12,10 @@ from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Usage, body_conte
 from ingestion.core.dialects import UnableToParse, parse_answer
 from ingestion.core.sse import StreamReader
 from ingestion.spool import UnableToRecord
+from serving.core.estimate import estimate_usage
 from serving.core.routing import Route
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
-from serving.gateway.estimate import estimate_usage
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal

@@ -28,11 +28,12 @@ class Seen:
 
 @dataclass
 class Teacher:
-    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it."""
+    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it; `counts`: tells its usage."""
 
     seen: list[Seen] = field(default_factory=list)
     left: int = 0
     streaming: int = 0
+    counts: bool = True
 
     async def __call__(self, scope, receive, send) -> None:
         body = await read_body(receive)
@@ -64,6 +65,8 @@ class Teacher:
         if model.startswith("delay-") and await sleep_or_leave(receive, int(model.removeprefix("delay-")) / 1000):
             self.left += 1
             return
+        if not self.counts:
+            body = json.dumps({**json.loads(body), "usage": None}).encode()
         headers = [(b"set-cookie", b"edge=1"), (b"x-ratelimit-remaining", b"41")]
         if model == "zipped":
             body = gzip.compress(body)

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+import ingestion.curate
 from ingestion.core.calls import Arm
 from ingestion.curate import UnableToCurate, curate, curation_due, open_example
 from ingestion.discover import discover_workloads
@@ -141,6 +142,20 @@ def test_a_new_version_waits_for_enough_new_pairs(company, found, now):
     discover_workloads(company.id, now=now)
     assert curation_due(company.id) == [found.id]
     assert curate(company.id, found.id, now=now + timedelta(days=2)).version == 2
+
+
+def test_two_curations_at_once_make_one_version(company, found, now, monkeypatch):
+    gather, first = ingestion.curate._gather, []
+
+    def gather_late(*arguments):
+        monkeypatch.setattr(ingestion.curate, "_gather", gather)
+        first.append(curate(company.id, found.id, now=now))
+        return gather(*arguments)
+
+    monkeypatch.setattr(ingestion.curate, "_gather", gather_late)
+    assert curate(company.id, found.id, now=now).id == first[0].id
+    with acting_for(company.id):
+        assert Dataset.objects.count() == 1
 
 
 def test_a_rival_cannot_curate_or_read_the_company_s_workload(rival, company, found, now):

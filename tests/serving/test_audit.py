@@ -8,14 +8,14 @@ import msgspec
 import pytest
 
 from ingestion.store import store_calls
-from serving.audit import audit, audits_due
+from serving.audit import BATCH, BUDGET, audit, audit_batches, audits_due
 from serving.models import Audit, Rollout
 from tenants.models import ProviderCredential
 from tenants.scope import acting_for
 from tests.fakes.encoder import Encoder, decision
 from tests.fakes.serve import Served, free_port
 from tests.fakes.teacher import Teacher
-from tests.ingestion.makers import record_of
+from tests.ingestion.makers import log_calls, record_of
 from tests.serving.makers import make_rollout
 
 
@@ -29,6 +29,11 @@ def log_marked(company, rollout, query, answer, at, **facts):
         record = record_of(company.id, query, answer, at=at, workload_id=str(rollout.workload_id), **facts)
     store_calls([record], price=lambda _: Decimal(0), now=at)
     return UUID(record.id)
+
+
+def log_live(company, rollout, query, at):
+    facts = {"arm": "student", "adapter": rollout.deployment.adapter.name, "asked_model": "gpt-4o"}
+    return log_marked(company, rollout, query, "parcel", at, wants_audit=True, **facts)
 
 
 def only_audit(company):
@@ -75,22 +80,48 @@ def test_a_shadow_audit_sees_a_disagreement_and_what_the_gate_would_have_done(co
 
 def test_a_live_audit_asks_the_teacher_with_the_tenant_s_credential_and_prices_it(company, rollout, teacher, now):
     at = now + timedelta(minutes=1)
-    log_marked(
-        company,
-        rollout,
-        "where is my pallet",
-        "parcel",
-        at,
-        wants_audit=True,
-        arm="student",
-        adapter=rollout.deployment.adapter.name,
-        asked_model="gpt-4o",
-    )
+    log_live(company, rollout, "where is my pallet", at)
     assert audit(company.id, rollout.id, now=at) == 1
     found = only_audit(company)
     assert (found.kind, found.status, found.accepted) == ("live", "done", True)
     assert found.differs is True  # the stand-in's answer is another
     assert found.cost > 0
+
+
+def test_an_answer_later_than_callers_wait_is_left_to_the_teacher(company, rollout, encoder, settings, now):
+    settings.STUDENT_TIMEOUT_S = 1e-6
+    at = now + timedelta(minutes=1)
+    log_marked(company, rollout, "where is my pallet", "parcel", at, wants_shadow=True)
+    audit(company.id, rollout.id, now=at)
+    found = only_audit(company)
+    assert (found.status, found.accepted, found.differs) == ("done", False, False)
+
+
+def test_a_teacher_s_answer_that_cannot_be_compared_counts_as_differing(company, rollout, encoder, now):
+    at = now + timedelta(minutes=1)
+    log_marked(company, rollout, "where is my pallet", "", at, wants_shadow=True)
+    audit(company.id, rollout.id, now=at)
+    found = only_audit(company)
+    assert (found.status, found.accepted, found.differs) == ("done", True, True)
+
+
+def test_a_live_audit_without_usage_is_priced_by_length(company, rollout, teacher, now):
+    at = now + timedelta(minutes=1)
+    teacher.counts = False
+    log_live(company, rollout, "where is my pallet", at)
+    audit(company.id, rollout.id, now=at)
+    assert only_audit(company).cost > 0
+
+
+def test_a_worker_goes_on_past_one_batch_until_its_time_is_spent(company, rollout, encoder, now):
+    marked = {"workload_id": str(rollout.workload_id), "wants_shadow": True}
+    first = log_calls(company.id, BATCH + 5, now=now + timedelta(hours=2), **marked)[0]
+    later = now + timedelta(hours=3)
+    ticks = iter([later, later, later + BUDGET])
+    assert audit_batches(company.id, rollout.id, clock=lambda: next(ticks)) == BATCH
+    with acting_for(company.id):
+        assert Audit.objects.filter(call_id=first.id).exists()  # the oldest goes first
+    assert audit_batches(company.id, rollout.id, clock=lambda: later) == 5
 
 
 def test_an_audit_whose_replica_is_away_is_tried_again_and_then_given_up(company, rollout, settings, now):

@@ -153,6 +153,92 @@ def test_a_stricter_promise_needs_a_new_certificate_or_the_traffic_goes_back(com
         assert Certificate.objects.count() == 3
 
 
+def newer(rollout, at, *, version=2, coverage=0.9):
+    """A student of the same workload, certified and live, that was made later."""
+    deployment = make_deployment(make_adapter(rollout.workload, at, version=version), at)
+    certificate = certify_adapter(rollout.tenant_id, make_evaluation(deployment, at, rows_with(8)).id, now=at)
+    with acting_for(rollout.tenant_id):
+        Certificate.objects.filter(id=certificate.id).update(coverage=coverage)
+    return deployment
+
+
+def under_way(company, now, *, coverage=0.5, **facts):
+    rollout = make_rollout(company.id, now, **facts)
+    with acting_for(company.id):
+        Tenant.objects.update(approval="automatic")
+        Certificate.objects.update(coverage=coverage)
+    return rollout
+
+
+def test_a_newer_student_that_covers_no_less_supersedes_the_older_and_begins_in_shadow(company, now):
+    old, later = under_way(company, now, state="full", share=1.0), now + timedelta(days=1)
+    deployment = newer(old, later, coverage=0.5)
+    assert start_rollouts(company.id, now=later) == 1
+    ended = reread(old)
+    assert (ended.state, ended.share, ended.deployment.status) == ("superseded", 0.0, "draining")
+    assert ended.deployment.adapter.status == "retired"
+    with acting_for(company.id):
+        begun = Rollout.objects.get(deployment=deployment)
+        assert not back_to_teacher(ended, actor="user:1", reason="too late", now=later)
+    assert (begun.state, begun.share, begun.approved_at) == ("shadow", 0.0, later)
+    assert rollouts_due(company.id) == [begun.id]
+    assert move(company.id, old.id, now=later) == ramp.Hold("over", 0)
+    assert start_rollouts(company.id, now=later) == 0
+
+
+def test_a_newer_student_that_covers_less_waits_until_the_older_goes_back(company, now):
+    old, later = under_way(company, now, state="full", share=1.0), now + timedelta(days=1)
+    deployment = newer(old, later, coverage=0.4)
+    assert start_rollouts(company.id, now=later) == 0
+    assert reread(old).state == "full"
+    with acting_for(company.id):
+        back_to_teacher(reread(old), actor="user:1", reason="not now", now=later)
+    assert start_rollouts(company.id, now=later) == 1
+    with acting_for(company.id):
+        assert Rollout.objects.get(state="shadow").deployment_id == deployment.id
+
+
+def test_what_a_person_held_is_superseded_but_goes_beyond_shadow_only_on_a_person_s_word(company, now):
+    old, later = under_way(company, now, state="ramping", share=0.25), now + timedelta(days=1)
+    with acting_for(company.id):
+        hold(reread(old), actor="user:1", reason="looking into it", now=now)
+    newer(old, later, coverage=0.1)
+    assert start_rollouts(company.id, now=later) == 1
+    with acting_for(company.id):
+        assert Rollout.objects.get(state="shadow").approved_at is None
+
+
+def test_of_students_that_wait_the_newest_goes_and_the_others_leave_the_replicas(company, now):
+    old = under_way(company, now, state="rolled_back")
+    overtaken = newer(old, now + timedelta(days=1))
+    newest = newer(old, now + timedelta(days=2), version=3)
+    assert start_rollouts(company.id, now=now + timedelta(days=3)) == 1
+    with acting_for(company.id):
+        assert Rollout.objects.get(state="shadow").deployment_id == newest.id
+        after = Deployment.objects.select_related("adapter").get(id=overtaken.id)
+    assert (after.status, after.adapter.status) == ("draining", "retired")
+
+
+def test_a_student_that_is_certified_after_a_newer_one_began_never_starts(company, now):
+    current = under_way(company, now + timedelta(days=2), state="canary", share=0.05)
+    late = newer(current, now)
+    assert start_rollouts(company.id, now=now + timedelta(days=3)) == 0
+    assert reread(current).state == "canary"
+    with acting_for(company.id):
+        assert Adapter.objects.get(id=late.adapter_id).status == "retired"
+
+
+def test_a_newer_student_is_judged_by_the_promise_as_it_stands(company, now):
+    old, later = under_way(company, now, state="full", share=1.0), now + timedelta(days=1)
+    late = newer(old, later)
+    with acting_for(company.id):
+        Workload.objects.update(alpha=0.001)
+    assert start_rollouts(company.id, now=later) == 0
+    assert reread(old).state == "full"
+    with acting_for(company.id):
+        assert Adapter.objects.get(id=late.adapter_id).status == "retired"
+
+
 def test_per_call_counts_deferred_calls_as_agreeing(company, now):
     rollout = make_rollout(company.id, now)
     with acting_for(company.id):
@@ -166,8 +252,10 @@ def test_per_call_counts_deferred_calls_as_agreeing(company, now):
     assert (counted.accepted, counted.differing, counted.coverage) == (100, 4, 0.4)
 
 
-def test_a_rival_sees_and_moves_no_rollout(company, rival, now):
-    rollout = make_rollout(company.id, now)
+def test_a_rival_sees_moves_and_supersedes_no_rollout(company, rival, now):
+    rollout = under_way(company, now)
+    newer(rollout, now + timedelta(days=1))
+    assert start_rollouts(rival.id, now=now) == 0
     assert rollouts_due(rival.id) == []
     with pytest.raises(Rollout.DoesNotExist):
         move(rival.id, rollout.id, now=now)

@@ -20,7 +20,6 @@ from serving.core.ramp import (
     confidence_sequence,
     decide,
     log_e_value,
-    proven,
 )
 
 ALPHA, DELTA = 0.05, 0.1
@@ -51,7 +50,7 @@ def test_a_student_three_times_worse_than_promised_is_rolled_back_fast():
 def test_the_confidence_sequence_misses_the_risk_in_at_most_its_share_of_lives():
     risk = 0.08
     low_missed = boundary(lambda k, n: log_e_value(k, n, risk) >= math.log(1 / DELTA))
-    high_missed = boundary(lambda k, n: proven(n - k, n, risk, DELTA))  # in agreeing rows, which it grows with
+    high_missed = boundary(lambda k, n: refuted_from_above(n - k, n, risk))  # in agreeing rows, which it grows with
     differing = np.cumsum(np.random.default_rng(2).random((RUNS, LIFE)) < risk, axis=1)
     agreeing = np.arange(1, LIFE + 1) - differing
     allowed = DELTA + 3 * math.sqrt(DELTA * (1 - DELTA) / RUNS)
@@ -59,8 +58,8 @@ def test_the_confidence_sequence_misses_the_risk_in_at_most_its_share_of_lives()
     assert (agreeing >= high_missed).any(axis=1).mean() <= allowed
 
 
-def test_a_good_student_is_proven_in_a_few_hundred_audits():
-    needed = boundary(lambda k, n: proven(n - k, n, ALPHA, DELTA))
+def test_the_high_end_of_a_good_student_falls_below_alpha_in_a_few_hundred_audits():
+    needed = boundary(lambda k, n: refuted_from_above(n - k, n, ALPHA))
     agreeing = np.cumsum(np.random.default_rng(4).random((500, 3000)) >= 0.02, axis=1)
     extended = np.concatenate([needed, np.full(2000, np.inf)])
     first = np.argmax(agreeing >= extended, axis=1) + 1
@@ -76,7 +75,7 @@ def test_the_decisions_and_the_reported_ends_agree(differing, agreeing, alpha, d
     if abs(low - alpha) > 1e-9:
         assert (log_e_value(differing, n, alpha) >= math.log(1 / delta)) == (low > alpha)
     if abs(high - alpha) > 1e-9:
-        assert proven(differing, n, alpha, delta) == (high < alpha)
+        assert (log_e_value(agreeing, n, 1 - alpha) >= math.log(1 / delta)) == (high < alpha)
 
 
 @settings(deadline=None)
@@ -118,8 +117,8 @@ def test_evidence_from_the_whole_life_rolls_back_even_where_this_step_looks_clea
     assert verdict.log_e >= math.log(1 / DELTA)
 
 
-@pytest.mark.parametrize("state", [State.HELD, State.ROLLED_BACK])
-def test_a_rollout_that_a_person_must_release_never_moves_by_itself(state):
+@pytest.mark.parametrize("state", [State.HELD, State.ROLLED_BACK, State.SUPERSEDED])
+def test_a_rollout_that_is_held_or_over_never_moves_by_itself(state):
     assert isinstance(move(state, share=0.25, step=(0, 500), life=(0, 500)), Hold)
     assert isinstance(move(state, share=0.25, step=(90, 100), life=(90, 100)), Hold)
 
@@ -179,6 +178,11 @@ def boundary(stops):
             continue
         found[n - 1] = k
     return found
+
+
+def refuted_from_above(k, n, risk):
+    """Whether the high end of the confidence sequence lies below `risk`."""
+    return log_e_value(n - k, n, 1 - risk) >= math.log(1 / DELTA)
 
 
 def first_rollbacks(risk):

@@ -1,0 +1,48 @@
+"""Holds how long a deployment that does not load is tried, and what becomes of its adapter."""
+
+from datetime import timedelta
+
+import pytest
+
+from serving.deploy import deploy, deployments_due
+from serving.models import Deployment
+from tenants.models import Event
+from tenants.scope import acting_for
+from tests.serving.makers import make_adapter, make_deployment, make_workload
+
+
+@pytest.fixture
+def deployment(company, now):
+    """Its artifact is nowhere, so it cannot be loaded."""
+    return make_deployment(make_adapter(make_workload(company.id, now), now), now, status="pending")
+
+
+def state_of(deployment):
+    with acting_for(deployment.tenant_id):
+        found = Deployment.objects.select_related("adapter").get(id=deployment.id)
+    return found.status, found.adapter.status
+
+
+def test_a_deployment_that_fails_is_tried_at_once_then_hourly_and_its_adapter_rejected_after_a_day(
+    company, deployment, now
+):
+    assert not deploy(company.id, deployment.id, now=now)
+    assert state_of(deployment) == ("pending", "candidate")
+    for hour in range(2, 25):
+        moment = now + timedelta(hours=hour)
+        assert deployments_due(company.id, now=moment) == [deployment.id]
+        assert not deploy(company.id, deployment.id, now=moment)
+        assert state_of(deployment) == ("failed", "candidate")
+        assert deployments_due(company.id, now=moment + timedelta(minutes=59)) == []
+    deploy(company.id, deployment.id, now=now + timedelta(hours=25))
+    assert state_of(deployment) == ("failed", "rejected")
+    with acting_for(company.id):
+        assert "day" in Event.objects.get(kind="adapter.rejected").data["reason"]
+    assert deployments_due(company.id, now=now + timedelta(days=2)) == []
+    assert not deploy(company.id, deployment.id, now=now + timedelta(days=2))
+
+
+def test_a_rival_deploys_nothing_of_the_company_s(company, rival, deployment, now):
+    assert deployments_due(rival.id, now=now) == []
+    with pytest.raises(Deployment.DoesNotExist):
+        deploy(rival.id, deployment.id, now=now)
