@@ -55,6 +55,8 @@ STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="")
 BEAT_SECONDS = env.float("BEAT_SECONDS", default=60.0, validate=lambda seconds: seconds >= 0.5)
 MIN_PAIRS = env.int("MIN_PAIRS", default=1000, validate=lambda pairs: pairs >= 100)
 MAX_PAIRS = env.int("MAX_PAIRS", default=20000)
+# A new dataset version is worth making once there are this many times the pairs of the last.
+DATASET_GROWTH = env.float("DATASET_GROWTH", default=1.5, validate=lambda times: times > 1)
 LEASE_SECONDS = env.int("LEASE_SECONDS", default=60)
 CONTROL_SHARE = env.float("CONTROL_SHARE", default=0.02, validate=lambda share: 0 <= share < 1)
 AUDIT_SHARE = env.float("AUDIT_SHARE", default=0.05, validate=lambda share: 0 < share <= 1)

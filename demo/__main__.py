@@ -19,6 +19,7 @@ PACE = {
     "BEAT_SECONDS": "2",
     "MIN_PAIRS": "1000",
     "RAMP_AUDIT_SHARE": "1.0",
+    "DATASET_GROWTH": "9",  # one version: a second student would begin in shadow again
     "SHADOW_SHARE": "1.0",
     "LORA_EPOCHS": "1",  # its loss is flat before the first is over
     "LORA_RANK": "8",  # half the arithmetic of the default, and enough for eight labels

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.db import IntegrityError
 
 from ingestion.core.agreement import answer_schema, canonical
-from ingestion.core.calls import Arm, Finish, Kind
+from ingestion.core.calls import Answer, Arm, Finish, Kind
 from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.redact import redact
 from ingestion.core.split import Split, assign_splits
@@ -38,7 +38,6 @@ UNBIASED = (Arm.TEACHER, Arm.CONTROL)  # drawn without looking at the query: onl
 LONGEST_QUERY = 8000  # characters; longer is the teacher's work
 MIN_LABEL_ROWS = 2
 MIN_SPLIT_ROWS = 5  # a split without rows can neither tune nor certify
-GROWTH = 1.5  # a new version is worth making once there are this many times the pairs of the last
 
 
 class UnableToCurate(Exception):
@@ -61,6 +60,7 @@ class Candidate:
     query: str = field(repr=False)
     answer: str = field(repr=False)
     shown: str = field(repr=False)  # the answer's text as the teacher wrote it
+    unusable: str = ""  # why it cannot train
     cluster: int = 0
     split: Split | None = None
 
@@ -84,7 +84,7 @@ def curate(tenant_id: UUID, workload_id: UUID, *, now: datetime, min_pairs: int 
         workload = Workload.objects.get(id=workload_id)
         version = _next_version(workload)
     candidates, left_out = _gather(tenant_id, workload)
-    kept = _without_contradictions(_assign(candidates, left_out), left_out)
+    kept = _without_contradictions(_without_unusable(_assign(candidates, left_out), left_out), left_out)
     needed = int(settings.MIN_PAIRS * 0.8) if min_pairs is None else min_pairs
     smallest = min(sum(row.split is split for row in kept) for split in Split)
     if len(kept) < needed or smallest < MIN_SPLIT_ROWS:
@@ -119,7 +119,7 @@ def _has_grown(workload: Workload) -> bool:
         return True
     looked_at = sum(last.counts.values()) + sum(last.left_out.values())
     since = Call.objects.filter(workload_id=workload.id, status=200, complete=True, at__gte=last.created_at)
-    return bool(since.exclude(arm=Arm.STUDENT).count() >= (GROWTH - 1) * looked_at)
+    return bool(since.exclude(arm=Arm.STUDENT).count() >= (settings.DATASET_GROWTH - 1) * looked_at)
 
 
 def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Counter[str]]:
@@ -168,20 +168,36 @@ def _refuse_facts(call: Call, stance: Stance) -> str:
 
 
 def _candidate_of(pair: Pair, workload: Workload, stance: Stance) -> Candidate | str:
-    if pair.answer.finish is Finish.LENGTH:
-        return "truncated"
-    if pair.answer.finish is Finish.REFUSAL:
-        return "refusal"
+    """What the pair is to a dataset. One whose answer nobody could give, a refusal say, has the answer "": it cannot
+    train, and held out it counts against the student, as its like will in live traffic."""
     query = extract_query(msgspec.convert(workload.template, Template), pair.ask)
     if query is None:
         return "another_template"
     if len(query) > LONGEST_QUERY:
         return "too_long"
-    answer = canonical(Kind(workload.kind), pair.answer)
-    if answer is None:
-        return f"not_a_{workload.kind}"
-    call = pair.call
-    return Candidate(call.id, call.at, call.arm, call.dialect, stance, query, answer, pair.answer.text or "")
+    call, unusable = pair.call, _unusable(pair.answer, Kind(workload.kind))
+    answer = "" if unusable else canonical(Kind(workload.kind), pair.answer) or ""
+    shown = pair.answer.text or ""
+    return Candidate(call.id, call.at, call.arm, call.dialect, stance, query, answer, shown, unusable)
+
+
+def _unusable(answer: Answer, kind: Kind) -> str:
+    """Why nothing can be learned from an answer; "" if something can."""
+    if answer.finish is Finish.LENGTH:
+        return "truncated"
+    if answer.finish is Finish.REFUSAL:
+        return "refusal"
+    return "" if canonical(kind, answer) else f"not_a_{kind}"
+
+
+def _without_unusable(rows: Iterable[Candidate], left_out: Counter[str]) -> list[Candidate]:
+    kept = []
+    for row in rows:
+        if row.unusable and row.split is Split.TRAIN:
+            left_out[row.unusable] += 1
+        else:
+            kept.append(row)
+    return kept
 
 
 def _without_contradictions(candidates: Iterable[Candidate], left_out: Counter[str]) -> list[Candidate]:

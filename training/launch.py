@@ -164,7 +164,8 @@ def _export(dataset: Dataset, path: Path) -> None:
         splits = [Split.TRAIN, Split.TUNING]  # calibration never comes near the trainer
         for example in Example.objects.filter(dataset=dataset, split__in=splits).order_by("at", "id").iterator():
             query, answer = open_example(example, data_key)
-            out.write(msgspec.json.encode({"query": query, "answer": answer, "split": example.split}) + b"\n")
+            if answer:
+                out.write(msgspec.json.encode({"query": query, "answer": answer, "split": example.split}) + b"\n")
 
 
 def adapter_name(run: TrainingRun) -> str:

@@ -76,9 +76,23 @@ def test_every_pair_left_out_is_counted_with_its_reason(company, found, now):
     two_answers = {"pair": lambda n: (query_of(6000)[0], f"answer {n}"), "workload_id": str(found.id)}
     log_calls(company.id, 2, now=later, start=3000, **two_answers)
     dataset = curate(company.id, found.id, now=later)
-    assert dataset.left_out["truncated"] == 5
     assert dataset.left_out["no_whole_answer"] == 3
     assert "contradiction" not in dataset.left_out  # the newest rows are held out, and live traffic has such too
+
+
+def test_answers_nobody_could_give_never_train_but_count_where_the_student_is_judged(company, found, now):
+    days = [now + timedelta(days=day) for day in range(4)]
+    log_calls(company.id, 60, now=days[1], start=1000, workload_id=str(found.id), finish="length")
+    log_calls(company.id, 300, now=days[2], start=2000, workload_id=str(found.id))
+    log_calls(company.id, 20, now=days[3], start=3000, workload_id=str(found.id), finish="length")
+    dataset = curate(company.id, found.id, now=days[3])
+    with acting_for(company.id):
+        key = data_key_in_force()
+        answers = {split: [] for split in ("train", "tuning", "calibration")}
+        for example in Example.objects.filter(dataset=dataset):
+            answers[example.split].append(open_example(example, key)[1])
+    assert "" not in answers["train"] and dataset.left_out["truncated"] == 60
+    assert (answers["tuning"] + answers["calibration"]).count("") > 10  # some are near duplicates of training rows
 
 
 def test_forbidden_pairs_never_enter_a_dataset(company, found, now):
