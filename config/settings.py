@@ -69,6 +69,8 @@ PREFERRED_RUNG = env.str("PREFERRED_RUNG", default="lora", validate=lambda rung:
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)
 if PRODUCTION and WEBHOOK_ALLOW_PRIVATE:
     raise ImproperlyConfigured("PRODUCTION=1 delivers no webhook to a private address: unset WEBHOOK_ALLOW_PRIVATE")
+# Whether a provider's address may lead inside: never by default where strangers type it.
+PROVIDER_ALLOW_PRIVATE = env.bool("PROVIDER_ALLOW_PRIVATE", default=not PRODUCTION)
 TEACHER_BASE_URLS = {
     "openai": env.str("OPENAI_BASE_URL", default="https://api.openai.com"),
     "anthropic": env.str("ANTHROPIC_BASE_URL", default="https://api.anthropic.com"),

@@ -11,9 +11,9 @@ from django.contrib.auth.password_validation import validate_password
 
 from ingestion.core.calls import Dialect
 from ingestion.models import Workload
+from tenants.addresses import is_blocked
 from tenants.core.roles import Role
 from tenants.models import ApiKey, ProviderCredential, Tenant, User
-from tenants.webhook_client import is_blocked
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 APPROVALS = [
@@ -176,13 +176,15 @@ class CredentialForm(StanceForm):
             host, _ = parts.hostname, parts.port
         except ValueError as error:
             raise forms.ValidationError("This is not a URL.") from error
-        if not host or parts.username or parts.password or parts.query or parts.fragment or " " in typed:
+        if not host or parts.username or parts.password or set(typed) & set("?# "):
             raise forms.ValidationError("A plain URL, such as https://api.openai.com.")
         nearby = host in LOOPBACK and (settings.DEMO or not settings.PRODUCTION)
         if parts.scheme != "https" and not (parts.scheme == "http" and nearby):
             raise forms.ValidationError("Your key travels with every call: the URL must begin with https://.")
-        if settings.PRODUCTION and _leads_inside(host):
+        if not settings.PROVIDER_ALLOW_PRIVATE and _leads_inside(host):
             raise forms.ValidationError("This address is not on the public internet.")
+        if host == urlsplit(settings.GATEWAY_URL).hostname and parts.port == urlsplit(settings.GATEWAY_URL).port:
+            raise forms.ValidationError("This is Understudy's own address: give the provider's.")
         return typed.removesuffix("/v1")
 
 
@@ -190,7 +192,7 @@ def _leads_inside(host: str) -> bool:
     """Whether a name or number leads to an address that only our own machines should reach."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):
         return False  # it leads nowhere now; calls to it will say so
     return any(is_blocked(str(entry[4][0])) for entry in found)
 

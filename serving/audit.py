@@ -29,6 +29,7 @@ from serving.evaluate import NO_DRAFT, cache_salt, draft_patiently
 from serving.models import Audit, Rollout
 from serving.student import UnableToDraft
 from serving.teacher import Teacher, UnableToAsk, ask_teacher
+from tenants.addresses import AddressGuard
 from tenants.models import ProviderCredential
 from tenants.provision import data_key_in_force, open_credential
 from tenants.scope import acting_for
@@ -180,13 +181,15 @@ def _open(claimed: Sequence[Audit]) -> tuple[list[Job], list[Audit]]:
 
 async def _carry_out(setting: Setting, jobs: Sequence[Job], book: PriceBook) -> list[Finding]:
     gate = asyncio.Semaphore(AT_ONCE)
-    async with aiohttp.ClientSession() as http:
+    guard = AddressGuard(allow_private=settings.PROVIDER_ALLOW_PRIVATE)
+    guarded = aiohttp.TCPConnector(socket_factory=guard.open_socket)
+    async with aiohttp.ClientSession() as replicas, aiohttp.ClientSession(connector=guarded) as teachers:
 
         async def one(job: Job) -> Finding:
             async with gate:
                 if job.audit.kind == Audit.Kind.SHADOW:
-                    return await _shadow(setting, job.pair, http)
-                return await _live(setting, job.pair, http, book)
+                    return await _shadow(setting, job.pair, replicas)
+                return await _live(setting, job.pair, teachers, book)
 
         return list(await asyncio.gather(*map(one, jobs)))
 

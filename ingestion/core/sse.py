@@ -13,6 +13,7 @@ from ingestion.core.calls import Answer, Dialect, Finish, ToolCall, Usage
 
 _DONE = (b"data: [DONE]", b"data:[DONE]")
 MAX_LINE_BYTES = 8 * 2**20  # a line that never ends must not fill the memory
+MAX_STREAM_BYTES = 32 * 2**20  # nor a stream that never does
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -100,6 +101,7 @@ class StreamReader:
         self.broken = False
         self.output_chars = 0
         self._read_event = self._read_openai if dialect is Dialect.OPENAI else self._read_anthropic
+        self._bytes = 0
         self._line = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []  # the data lines of the event that has not ended yet
         self._model = ""
@@ -138,7 +140,8 @@ class StreamReader:
         line = line.removesuffix(b"\r")
         if self.finished or self.broken:
             return
-        if len(line) > MAX_LINE_BYTES:
+        self._bytes += len(line)
+        if len(line) > MAX_LINE_BYTES or self._bytes > MAX_STREAM_BYTES:
             self.broken = True
         elif line in _DONE:
             self.finished = True  # at once: some servers close without the blank line that ends an event

@@ -14,11 +14,11 @@ from serving.gateway.attempt import Students
 from serving.gateway.authenticate import authenticate
 from serving.gateway.capture import Recorder
 from serving.gateway.metrics import Metrics
-from serving.gateway.refusals import Refused, no_such_path, our_fault, teacher_unreachable
+from serving.gateway.refusals import Refused, loop, no_such_path, our_fault, teacher_unreachable
 from serving.gateway.relay import ask_teacher
 from serving.gateway.settings import Settings
 from serving.gateway.snapshot_file import SnapshotFile
-from serving.gateway.upstream import AiohttpUpstream, UnableToFinish
+from serving.gateway.upstream import VIA, AiohttpUpstream, UnableToFinish
 from serving.gateway.wire import Departure, Gone, Receive, Request, Scope, Send, send_whole
 
 LONGEST_LIST = 4_000_000  # bytes of a provider's list of models
@@ -78,7 +78,7 @@ def start(settings: Settings) -> Running:
     metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots))
     gateway = Gateway(
         snapshots=snapshots,
-        upstream=AiohttpUpstream(timeout=settings.teacher_timeout),
+        upstream=AiohttpUpstream(timeout=settings.teacher_timeout, allow_private=settings.allow_private),
         students=Students(
             http=aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), timeout=NO_TIMEOUT
@@ -126,6 +126,8 @@ async def _serve(scope: Scope, receive: Receive, send: Send, gateway: Gateway) -
 
 
 async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway) -> None:
+    if any(name == b"via" and VIA.encode() in value for name, value in request.headers):
+        raise loop()
     if method == "POST" and path in CALLS:
         await answer_call(request, gateway)
     elif method == "GET" and path == b"/v1/models":

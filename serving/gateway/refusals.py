@@ -56,6 +56,11 @@ def no_such_path() -> Refused:
     return Refused(404, "not_found_error", "There is no such endpoint.")
 
 
+def loop() -> Refused:
+    """508: the provider's address that the tenant stored leads back here."""
+    return Refused(508, "invalid_request_error", "The provider's address leads back to this gateway.")
+
+
 def no_snapshot() -> Refused:
     """503: this gateway has not been told about keys yet. Never a 401."""
     return Refused(503, "overloaded_error", "The gateway is starting. Try again shortly.", retry_after=2)

@@ -28,16 +28,18 @@ class Settings:
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
     student_timeout: float = 3.0
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
+    allow_private: bool = False  # whether a provider's address may lead to what only our own machines should reach
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY and, with defaults, GATEWAY_HOST, GATEWAY_PORT, MAX_BODY_BYTES,
-    SPOOL_MAX_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S. Raises UnableToStart.
+    SPOOL_MAX_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, PROVIDER_ALLOW_PRIVATE, PRODUCTION. Raises UnableToStart.
     """
     secret = _text(environ, "SECRET_KEY").encode()
     if len(secret) < SHORTEST_SECRET:
         raise UnableToStart(f"SECRET_KEY is shorter than {SHORTEST_SECRET} bytes")
-    if environ.get("PRODUCTION", "") not in ("", "0", "false") and secret.startswith(DEMO_SECRETS):
+    production = _flag(environ, "PRODUCTION", default=False)
+    if production and secret.startswith(DEMO_SECRETS):
         raise UnableToStart("SECRET_KEY is the demo's, and PRODUCTION is set")
     return Settings(
         snapshot_file=Path(_text(environ, "SNAPSHOT_FILE")),
@@ -49,6 +51,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
+        allow_private=_flag(environ, "PROVIDER_ALLOW_PRIVATE", default=not production),
     )
 
 
@@ -62,6 +65,11 @@ def _text(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise UnableToStart(f"{name} is not set")
     return value
+
+
+def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = environ.get(name, "").lower()
+    return value not in ("0", "false", "no", "off") if value else default
 
 
 def _number(environ: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:

@@ -16,6 +16,7 @@ from yarl import URL
 
 from ingestion.core.calls import Dialect
 from serving.gateway.wire import Headers
+from tenants.addresses import AddressGuard
 
 CONNECT_SECONDS = 10.0
 HOP_BY_HOP = frozenset(
@@ -26,6 +27,7 @@ HOP_BY_HOP = frozenset(
 NEVER_SENT = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"accept-encoding", b"cookie"}
 NEVER_RETURNED = HOP_BY_HOP | {b"set-cookie"}
 OURS = b"x-understudy-"
+VIA = "1.1 understudy"  # RFC 9110, section 7.6.3: a call that comes back to us has gone in a circle
 # aiohttp adds these on its own where the caller sent none; the teacher should see what the caller sent.
 ADDED_BY_AIOHTTP = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
@@ -72,10 +74,11 @@ class Upstream(Protocol):
 class AiohttpUpstream:
     """aiohttp with everything off that would change bytes, follow a redirect, or remember a cookie."""
 
-    def __init__(self, *, timeout: float) -> None:
+    def __init__(self, *, timeout: float, allow_private: bool) -> None:
         """`timeout` is seconds of silence, to the first byte and between two reads. Needs a running loop."""
+        guard = AddressGuard(allow_private=allow_private)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=guard.open_socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout),
@@ -138,7 +141,7 @@ def sent_headers(given: Iterable[tuple[bytes, bytes]], *, dialect: Dialect, cred
         for name, value in given
         if name not in dropped and not name.startswith(OURS)
     ]
-    kept.append(("accept-encoding", "identity"))
+    kept += [("accept-encoding", "identity"), ("via", VIA)]
     if dialect is Dialect.ANTHROPIC:
         kept.append(("x-api-key", credential))
     else:

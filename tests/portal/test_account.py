@@ -223,7 +223,7 @@ def test_an_address_of_another_company_cannot_be_added(owner, company, rival):
 
 
 def test_in_production_a_provider_cannot_be_an_address_of_our_own(settings):
-    settings.PRODUCTION = True
+    settings.PRODUCTION, settings.PROVIDER_ALLOW_PRIVATE = True, False
     typed = {"provider": "openai", "secret": "sk-12345678", "stance": "allowed"}
     for address in ("https://127.0.0.1:8790", "https://10.0.0.7", "https://169.254.169.254", "https://[::1]"):
         assert "base_url" in CredentialForm({**typed, "base_url": address}).errors

@@ -208,10 +208,13 @@ def test_preferences_are_kept(owner, company):
         ("https://[::1", False, False),
         ("ftp://127.0.0.1", False, False),
         ("javascript:alert(1)", False, False),
+        ("https://api.openai.com?", False, False),
+        ("https://api.openai.com/#", False, False),
+        ("http://127.0.0.1:8787", False, False),  # our own gateway
     ],
 )
 def test_a_provider_key_goes_only_where_it_is_safe(owner, settings, url, production, accepted):
-    settings.PRODUCTION = production
+    settings.PRODUCTION, settings.PROVIDER_ALLOW_PRIVATE = production, not production
     data = {"provider": "openai", "base_url": url, "secret": "sk-0123456789", "stance": "internal_only"}
     answer = owner.submit("/settings/credentials", data, on="/settings")
     assert answer.status_code == (302 if accepted else 400)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenants import webhook_client
-from tenants.webhook_client import MOST_READ, UnableToUseUrl, check_url, is_blocked, post
+from tenants.addresses import is_blocked
+from tenants.webhook_client import MOST_READ, UnableToUseUrl, check_url, post
 from tests.fakes.receiver import Receiver, listening_at
 from tests.fakes.serve import free_port
 

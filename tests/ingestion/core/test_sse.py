@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ingestion.core.calls import Answer, Ask, Dialect, Finish, ToolCall, Usage
 from ingestion.core.dialects import render_stream
-from ingestion.core.sse import MAX_LINE_BYTES, StreamReader
+from ingestion.core.sse import MAX_LINE_BYTES, MAX_STREAM_BYTES, StreamReader
 
 ANSWERS = [
     Answer(text="card_lost", finish=Finish.STOP, model="m", usage=Usage(9, 2)),
@@ -170,6 +170,15 @@ def test_a_line_that_never_ends_does_not_fill_the_memory():
     assert reader.broken
     reader.feed(b"\n" + streamed(Dialect.OPENAI, ANSWERS[0]))
     assert not reader.finished
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_stream_that_never_ends_does_not_fill_the_memory(dialect):
+    reader, piece = StreamReader(dialect), streamed(dialect, ANSWERS[0]).split(b"\n\n")[1]
+    event = piece + b"\n\n"
+    for _ in range(MAX_STREAM_BYTES // (900 * len(piece)) + 1):
+        reader.feed(event * 1000)
+    assert reader.broken and reader._bytes < MAX_STREAM_BYTES + 2 * len(event)
 
 
 def read(dialect: Dialect, body: bytes) -> StreamReader:

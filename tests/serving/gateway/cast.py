@@ -107,6 +107,7 @@ class Stage:
             "port": 0,
             "student_timeout": 0.5,
             "teacher_timeout": 5.0,
+            "allow_private": True,
         }
         return Settings(**(fixed | changes))
 

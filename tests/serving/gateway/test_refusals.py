@@ -81,6 +81,23 @@ async def test_a_request_over_the_limit_is_a_413_also_when_its_length_is_not_ann
         assert (await post(gateway.url, json=openai_ask())).status == 200
 
 
+async def test_a_provider_address_that_leads_back_here_ends_the_circle(live):
+    assert (await post(live.url, json=openai_ask())).status == 200
+    (seen,) = live.teacher.seen
+    via = seen.headers["via"]
+    for path, ask in (("/v1/chat/completions", openai_ask()), ("/v1/messages", anthropic_ask())):
+        got = await post(live.url, json=ask, path=path, headers={"via": f"1.1 proxy, {via}"})
+        assert (got.status, "leads back" in got.body.decode()) == (508, True)
+    assert len(live.teacher.seen) == 1
+
+
+async def test_a_provider_address_that_leads_inside_is_not_connected_to(stage):
+    stage.publish()
+    with serve_gateway(stage, allow_private=False) as gateway:
+        assert (await post(gateway.url, json=openai_ask())).status == 502
+    assert stage.teacher.seen == []
+
+
 async def test_what_is_not_served_is_a_404_in_the_callers_dialect(live):
     for path in ("/", "/v1/completions", "/v1/chat/completions/", "/v1//chat/completions", "/V1/messages"):
         got = await post(live.url, path=path, json={})

@@ -34,7 +34,8 @@ def test_hop_by_hop_headers_stop_here_also_those_that_connection_names():
         (b"anthropic-beta", b"tools"),
     ]
     sent = dict(sent_headers(given_headers, dialect=Dialect.ANTHROPIC, credential="secret"))
-    assert sent == {"anthropic-beta": "tools", "accept-encoding": "identity", "x-api-key": "secret"}
+    ours = {"accept-encoding": "identity", "via": "1.1 understudy", "x-api-key": "secret"}
+    assert sent == {"anthropic-beta": "tools", **ours}
 
 
 def test_a_provider_cannot_speak_in_our_name_or_set_cookies():
