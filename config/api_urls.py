@@ -30,6 +30,7 @@ urlpatterns = [
     path("runs/<uuid:id>/cancel", training.RunCancellation.as_view(), name="run-cancel"),
     path("adapters", training.AdapterList.as_view(), name="adapters"),
     path("adapters/<uuid:id>", training.AdapterDetail.as_view(), name="adapter"),
+    path("evaluations", serving.EvaluationList.as_view(), name="evaluations"),
     path("certificates", serving.CertificateList.as_view(), name="certificates"),
     path("rollouts", serving.RolloutList.as_view(), name="rollouts"),
     path("rollouts/<uuid:id>", serving.RolloutDetail.as_view(), name="rollout"),

@@ -273,9 +273,7 @@ async def _show_runs(customer: Customer, screen: Screen) -> None:
         step, steps = progress["step"], progress["steps"]
         screen.show(f"{trained}; step {step} of {steps}, loss {progress['loss']:.3f}", done=step / steps)
     else:
-        screen.show(
-            f"{trained}; evaluating on the replica" if "succeeded" in {run["status"] for run in runs} else trained
-        )
+        screen.show(trained)
 
 
 def _say_certificate(certificate: dict[str, Any], said: set[str], screen: Screen) -> None:

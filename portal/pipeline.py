@@ -144,7 +144,9 @@ def _evaluation(evaluation: Evaluation | None) -> Stage:
     if evaluation is None:
         return Stage(title, Progress.WAITING, "On the replica that will answer")
     if evaluation.status == Evaluation.Status.RUNNING:
-        return Stage(title, Progress.ACTIVE, "The student answers rows it has never seen", evaluation.created_at)
+        asked, of = (evaluation.progress.get(name, 0) for name in ("asked", "questions"))
+        lines = (f"{asked} of {of} asked",) if of else ()
+        return Stage(title, Progress.ACTIVE, "The student answers rows it has never seen", evaluation.created_at, lines)
     if evaluation.status == Evaluation.Status.FAILED:
         return Stage(title, Progress.FAILED, "The evaluation failed", evaluation.finished_at, (evaluation.error,))
     arms = evaluation.arms

@@ -11,7 +11,7 @@ from rest_framework.generics import ListAPIView, get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from serving.models import Certificate, Rollout
+from serving.models import Certificate, Evaluation, Rollout
 from serving.rollout import approve, back_to_teacher, hold, resume, tally
 from tenants.api import NewestFirst, TenantView, utc_now
 from tenants.core.roles import Right
@@ -23,6 +23,27 @@ class MovedOn(APIException):
     status_code = status.HTTP_409_CONFLICT
     default_detail = "the rollout's state does not allow this"
     default_code = "moved_on"
+
+
+class EvaluationSerializer(serializers.ModelSerializer[Evaluation]):
+    """What an adapter answered on the replica that will serve it: agreement by arm, and how far it is."""
+
+    adapter_id = serializers.UUIDField(source="deployment.adapter_id", read_only=True)
+
+    class Meta:
+        model = Evaluation
+        fields = ("id", "adapter_id", "status", "attempts", "progress", "arms", "error", "created_at", "finished_at")
+        read_only_fields = fields
+
+
+class EvaluationList(TenantView, ListAPIView[Evaluation]):
+    """Evaluations, newest first."""
+
+    serializer_class = EvaluationSerializer
+
+    def get_queryset(self) -> QuerySet[Evaluation]:
+        """All of them, without their rows."""
+        return Evaluation.objects.select_related("deployment").defer("rows")
 
 
 class CertificateSerializer(serializers.ModelSerializer[Certificate]):

@@ -84,7 +84,8 @@ def evaluate(tenant_id: UUID, deployment_id: UUID, *, clock: Callable[[], dateti
         for start in range(0, len(questions), BATCH):
             rows += asyncio.run(_ask_all(spec, questions[start : start + BATCH], salt=salt))
             with acting_for(tenant_id):
-                if not evaluation.prolong(clock() + LEASE):
+                progress = {"asked": len(rows), "questions": len(questions)}
+                if not evaluation.prolong(clock() + LEASE, progress=progress, error=""):
                     return None
         base = asyncio.run(_ask_base(spec, questions, salt=salt))
     except UnableToDraft as error:

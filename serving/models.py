@@ -56,6 +56,7 @@ class Evaluation(TenantOwned):
     status = models.CharField(max_length=20, choices=Status, default=Status.RUNNING)
     lease_until = models.DateTimeField()
     attempts = models.PositiveIntegerField(default=1)  # how often it was claimed: whose claim is older writes nothing
+    progress = models.JSONField(default=dict)  # {"asked": …, "questions": …}
     arms = models.JSONField(default=dict)  # agreement with the teacher: student, base
     rows = models.JSONField(default=list)  # [example id, split, evidence, answered, differs]
     error = models.CharField(max_length=300, default="")
@@ -72,9 +73,9 @@ class Evaluation(TenantOwned):
         self.attempts += claimed
         return bool(claimed)
 
-    def prolong(self, until: datetime, *, error: str = "") -> bool:
+    def prolong(self, until: datetime, **kept: Any) -> bool:
         """Nobody else begins before `until`. False: another worker holds it now, so stop."""
-        return bool(self._mine().update(lease_until=until, error=error))
+        return bool(self._mine().update(lease_until=until, **kept))
 
     def finish(self, to: str, now: datetime, *, told: Mapping[str, Any], **facts: Any) -> bool:
         """Close it, with an event that tells `told`. False if another worker holds it."""

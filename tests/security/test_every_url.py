@@ -83,6 +83,7 @@ API = {
     "run-cancel": "run",
     "adapters": MINE,
     "adapter": "adapter",
+    "evaluations": MINE,
     "certificates": MINE,
     "rollouts": MINE,
     "rollout": "rollout",
