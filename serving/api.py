@@ -40,6 +40,7 @@ class EvaluationList(TenantView, ListAPIView[Evaluation]):
     """Evaluations, newest first."""
 
     serializer_class = EvaluationSerializer
+    pagination_class = NewestFirst
 
     def get_queryset(self) -> QuerySet[Evaluation]:
         """All of them, without their rows."""
