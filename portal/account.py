@@ -131,12 +131,26 @@ def change_own_password(request: PortalRequest) -> HttpResponse:
     """Take the new password; this session goes on, the person's others end."""
     person = _person(request)
     form = PasswordForm(person, request.POST)
+    if refused := _refuse_guess(form, str(person.pk)):
+        form.add_error(None, refused)
     if not form.is_valid():
         return show(request, "password.html", form=form, status=400)
     change_password(person, password=form.cleaned_data["new_password1"], actor=request.member.actor, now=utc_now())
     update_session_auth_hash(request, person)
     messages.success(request, "Your password is changed.")
     return redirect("portal:settings")
+
+
+def _refuse_guess(form: PasswordForm, who: str) -> str:
+    """Why no try is left at the old password, or ""; counts this one if it was wrong."""
+    try:
+        if is_throttled("failed-password-change", who):
+            return "Too many tries. Wait a quarter of an hour."
+        if "old_password" in form.errors:
+            count_try("failed-password-change", who)
+    except UnableToCount:
+        return "Passwords cannot be changed at the moment. Try again shortly."
+    return ""
 
 
 def _person(request: PortalRequest) -> User:

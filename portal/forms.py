@@ -174,9 +174,10 @@ class CredentialForm(StanceForm):
         try:
             parts = urlsplit(typed)
             host, _ = parts.hostname, parts.port
+            (host or "").encode("idna")
         except ValueError as error:
             raise forms.ValidationError("This is not a URL.") from error
-        if not host or parts.username or parts.password or set(typed) & set("?# "):
+        if not host or set(typed) & set("?#@ "):
             raise forms.ValidationError("A plain URL, such as https://api.openai.com.")
         nearby = host in LOOPBACK and (settings.DEMO or not settings.PRODUCTION)
         if parts.scheme != "https" and not (parts.scheme == "http" and nearby):

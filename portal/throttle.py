@@ -2,7 +2,7 @@
 
 Failed log-ins are counted twice: by the address they come from, and by the account they aim at, which many addresses
 can share the guessing of. The account's count is not held against a device that has logged in to it before, so that
-strangers' failures never keep its owner out.
+strangers' failures keep its owner out of new devices alone, and for a quarter of an hour.
 """
 
 from hashlib import sha256
@@ -13,7 +13,7 @@ from django.conf import settings
 from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 
-ALLOWED: Final = {"failed-log-in": 10, "failed-log-in-to-account": 30, "sign-up": 20}
+ALLOWED: Final = {"failed-log-in": 10, "failed-log-in-to-account": 30, "failed-password-change": 10, "sign-up": 20}
 WINDOW_SECONDS: Final = 15 * 60
 DEVICE_COOKIE: Final = "device"
 DEVICE_SECONDS: Final = 180 * 24 * 3600

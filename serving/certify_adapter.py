@@ -37,10 +37,14 @@ def certificates_due(tenant_id: UUID) -> list[UUID]:
 
 
 def certify_adapter(tenant_id: UUID, evaluation_id: UUID, *, now: datetime) -> Certificate:
-    """Issue the certificate on an evaluation and accept or reject its adapter, in one transaction."""
+    """Issue the certificate on an evaluation and accept or reject its adapter, in one transaction. Safe to run twice:
+    the second is given the first's certificate."""
     with acting_for(tenant_id):
-        evaluation = Evaluation.objects.select_related("deployment__adapter__workload").get(id=evaluation_id)
-        adapter = evaluation.deployment.adapter
+        evaluation = Evaluation.objects.select_related("deployment").get(id=evaluation_id)
+        locked = Adapter.objects.select_for_update(of=("self",)).select_related("workload")
+        adapter = locked.get(id=evaluation.deployment.adapter_id)
+        if issued := Certificate.objects.filter(evaluation=evaluation).order_by("issued_at").first():
+            return issued  # another worker was first
         certificate = issue_certificate(evaluation, adapter.workload, now=now)
         better = evaluation.arms["student"] > evaluation.arms["base"]
         if certificate.certified and not better:

@@ -67,7 +67,7 @@ def deploy(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> bool:
     except (UnableToLoad, UnableToFetch) as error:
         return _note_failure(deployment, str(error), now)
     with acting_for(tenant_id):
-        return deployment.status == Status.LIVE or deployment.advance(Status.LIVE, now, live_at=now)
+        return deployment.status == Status.LIVE or deployment.advance(Status.LIVE, now, live_at=now, failing_since=None)
 
 
 def retire_drained(tenant_id: UUID, *, now: datetime) -> int:
@@ -138,12 +138,13 @@ def _note_failure(deployment: Deployment, error: str, now: datetime) -> bool:
     """A live deployment stays live: gateways fall back to the teacher until the replica is well again."""
     log.warning("deployment %s: %s", deployment.id, error)
     with acting_for(deployment.tenant_id):
-        Deployment.objects.filter(id=deployment.id).update(error=error[:300])
+        since = deployment.failing_since or now
+        Deployment.objects.filter(id=deployment.id).update(error=error[:300], failing_since=since)
         if deployment.status != Status.LOADING:
             return False
-        age = now - deployment.created_at
-        moved = deployment.advance(Status.FAILED if age > SOON else Status.PENDING, now)
-        if moved and age > AT_LAST:
+        tried = now - since
+        moved = deployment.advance(Status.FAILED if tried > SOON else Status.PENDING, now, error=error[:300])
+        if moved and tried > AT_LAST:
             deployment.adapter.advance(Adapter.Status.REJECTED, now, reason="no replica could load it for a day")
     return False
 

@@ -37,8 +37,8 @@ TRIES = 3
 BASE_ROWS = 50
 BATCH = 64  # questions between two looks at the lease
 LEASE = timedelta(minutes=20)  # longer than the slowest batch: every try at its limit
-ATTEMPTS = 3
-PAUSE = timedelta(minutes=10)  # between two attempts: a replica that restarts is back by then
+ATTEMPTS = 24
+PAUSE = timedelta(hours=1)  # between two attempts: a day of them, since a training may be lost with the last
 
 
 class UnableToEvaluate(Exception):
@@ -207,7 +207,8 @@ async def _ask_base(spec: StudentSpec, questions: list[Question], *, salt: str) 
     if not rows:
         return 0.0
     if spec.rung is Rung.HEAD:
-        return Counter(question.teacher for question in rows).most_common(1)[0][1] / len(rows)
+        given = Counter(question.teacher for question in rows if question.teacher)
+        return given.most_common(1)[0][1] / len(rows) if given else 0.0
     base, gate = base_spec(spec), asyncio.Semaphore(AT_ONCE)
     async with aiohttp.ClientSession() as http:
 

@@ -30,6 +30,7 @@ class Deployment(TenantOwned):
     status = models.CharField(max_length=20, choices=Status, default=Status.PENDING)
     spec = models.JSONField(default=dict)  # serving.core.gates.StudentSpec
     error = models.CharField(max_length=300, default="")
+    failing_since = models.DateTimeField(null=True)
     created_at = models.DateTimeField()
     live_at = models.DateTimeField(null=True)
     changed_at = models.DateTimeField()
@@ -38,7 +39,8 @@ class Deployment(TenantOwned):
         """Move on from the state this row was read in, with an event. False if another was first."""
         moved = Deployment.objects.filter(id=self.id, status=self.status).update(status=to, changed_at=now, **facts)
         if moved:
-            record_event(f"deployment.{to}", now=now, subject_id=self.id, adapter=str(self.adapter_id))
+            why = {"reason": facts["error"]} if facts.get("error") else {}
+            record_event(f"deployment.{to}", now=now, subject_id=self.id, adapter=str(self.adapter_id), **why)
             self.status = to
         return bool(moved)
 
@@ -69,7 +71,7 @@ class Evaluation(TenantOwned):
     def claim(self, now: datetime, *, lease: timedelta) -> bool:
         """Take over from a worker that was lost, or begin another attempt. False if another was first."""
         free = self._mine().filter(lease_until__lt=now)
-        claimed = free.update(lease_until=now + lease, attempts=self.attempts + 1)
+        claimed = free.update(lease_until=now + lease, attempts=self.attempts + 1, progress={})
         self.attempts += claimed
         return bool(claimed)
 

@@ -53,7 +53,7 @@ class Tally:
 def start_rollouts(tenant_id: UUID, *, now: datetime) -> int:
     """Put each workload's newest accepted adapter that is live into shadow; those it overtakes are retired.
 
-    Where a rollout is open for an older adapter, the newer one supersedes it if its certificate covers no less, or if
+    Where a rollout is open for an older adapter, the newer one supersedes it if that is at full and its certificate covers more, or if
     the older one is held; else it waits. A workload has one rollout, so while the new one is in shadow the teacher
     answers what the old one did. Safe to run twice.
     """
@@ -84,7 +84,6 @@ def _start_newest(tenant_id: UUID, waiting: list[Deployment], now: datetime) -> 
             if not certificate.certified:
                 _retire_all([newest], PROMISE_LOST, now)
                 return False
-            _retire_all(older, OVERTAKEN, now)
             was_held = current is not None and current.state == State.HELD
             if current is not None and not _supersede(current, certificate, now):
                 return False
@@ -96,6 +95,7 @@ def _start_newest(tenant_id: UUID, waiting: list[Deployment], now: datetime) -> 
                 created_at=now,
                 step_at=now,
             )
+            _retire_all(older, OVERTAKEN, now)
             return True
     except IntegrityError:  # another worker was first
         return False
@@ -107,7 +107,10 @@ def _open_rollout(workload: Workload) -> Rollout | None:
 
 
 def _supersede(current: Rollout, certificate: Certificate, now: datetime) -> bool:
-    if current.state != State.HELD and certificate.coverage < current.certificate.coverage:
+    """End the open rollout for the newer student's sake: one that is held, or is at full and covers less. One that is
+    on its way up goes first, or a workload that grows would never arrive."""
+    covers_more = current.state == State.FULL and certificate.coverage > current.certificate.coverage
+    if current.state != State.HELD and not covers_more:
         return False
     return _end(current, State.SUPERSEDED, reason=OVERTAKEN, actor="system", now=now)
 

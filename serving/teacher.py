@@ -41,7 +41,7 @@ async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession
         ) as response:
             body = await _whole(response)
             status = response.status
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (aiohttp.ClientError, OSError, TimeoutError, UnicodeError) as error:
         raise UnableToAsk("teacher_down") from error
     if status != 200:
         raise UnableToAsk(f"teacher_{status}")

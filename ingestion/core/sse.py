@@ -85,7 +85,7 @@ _decode_anthropic = msgspec.json.Decoder(_AnthropicEvent).decode
 class _Draft:
     """One tool call as far as it has come."""
 
-    name: str = ""
+    names: list[str] = field(default_factory=list)
     arguments: list[str] = field(default_factory=list)
 
 
@@ -132,7 +132,7 @@ class StreamReader:
             text="".join(self._texts),
             finish=Finish.REFUSAL if self._refused else self._finish,
             model=self._model,
-            tool_calls=tuple(ToolCall(call.name, "".join(call.arguments)) for call in calls),
+            tool_calls=tuple(ToolCall("".join(call.names), "".join(call.arguments)) for call in calls),
             usage=self._usage,
         )
 
@@ -182,7 +182,7 @@ class StreamReader:
         for call in delta.tool_calls or ():
             function = call.function or _Function()
             draft = self._calls.setdefault(call.index, _Draft())
-            draft.name += function.name or ""
+            draft.names.append(function.name or "")
             draft.arguments.append(function.arguments or "")
         if choice.finish_reason is not None:
             self._finish = openai_wire.read_finish(choice.finish_reason)
@@ -204,7 +204,7 @@ class StreamReader:
 
     def _start_block(self, index: int, block: _Block) -> None:
         if block.type == "tool_use":
-            self._calls[index] = _Draft(name=block.name or "")
+            self._calls[index] = _Draft([block.name or ""])
         elif block.text:
             self._texts.append(block.text)
             self.output_chars += len(block.text)
@@ -224,5 +224,5 @@ class StreamReader:
             self._finish = anthropic_wire.read_finish(event.delta.stop_reason)
         said = {name: count for name, count in (event.usage or {}).items() if count is not None}
         if said:
-            self._counts = self._counts | said
+            self._counts.update(said)
             self._usage = anthropic_wire.read_usage(self._counts)

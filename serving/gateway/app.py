@@ -126,7 +126,7 @@ async def _serve(scope: Scope, receive: Receive, send: Send, gateway: Gateway) -
 
 
 async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway) -> None:
-    if any(name == b"via" and VIA.encode() in value for name, value in request.headers):
+    if _came_from_here(request):
         raise loop()
     if method == "POST" and path in CALLS:
         await answer_call(request, gateway)
@@ -134,6 +134,11 @@ async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway
         await _list_models(request, gateway)
     else:
         raise no_such_path()
+
+
+def _came_from_here(request: Request) -> bool:
+    passed = (member for name, value in request.headers if name == b"via" for member in value.split(b","))
+    return any(member.strip() == VIA.encode() for member in passed)
 
 
 async def _list_models(request: Request, gateway: Gateway) -> None:

@@ -9,6 +9,17 @@ from tenants.core.sealing import derive_key
 SNAPSHOT_CONTEXT = "snapshot/1"
 SHORTEST_SECRET = 32
 DEMO_SECRETS = b"demo-secret-"
+FLAGS = {
+    "": False,
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 
 class UnableToStart(Exception):
@@ -69,7 +80,9 @@ def _text(environ: Mapping[str, str], name: str) -> str:
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = environ.get(name, "").lower()
-    return value not in ("0", "false", "no", "off") if value else default
+    if value not in FLAGS:
+        raise UnableToStart(f"{name} is neither 1 nor 0")
+    return default if not value else FLAGS[value]
 
 
 def _number(environ: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:

@@ -93,7 +93,11 @@ class AiohttpUpstream:
             )
         except TimeoutError as error:
             raise UnableToReachInTime from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (
+            aiohttp.ClientError,
+            OSError,
+            UnicodeError,
+        ) as error:  # the last: a name that no name server may be asked
             raise UnableToReach from error
         return AiohttpReply(response)
 

@@ -17,6 +17,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="apikey",
             name="scope",
+            field=models.CharField(choices=[("calls", "Calls"), ("manage", "Manage")], default="manage", max_length=20),
+        ),
+        # Keys that are there could do both, and go on; new ones are for calls alone unless somebody says otherwise.
+        migrations.AlterField(
+            model_name="apikey",
+            name="scope",
             field=models.CharField(choices=[("calls", "Calls"), ("manage", "Manage")], default="calls", max_length=20),
         ),
         migrations.AlterField(

@@ -238,6 +238,12 @@ def change_password(person, **changed):
     return person.submit("/settings/password/change", data, on="/settings/password")
 
 
+def test_ten_wrong_guesses_at_the_old_password_end_the_guessing(owner):
+    for _ in range(10):
+        assert change_password(owner, old_password="guess").status_code == 400
+    assert change_password(owner).status_code == 400  # also with the right one
+
+
 def test_a_person_changes_their_password_and_stays_logged_in_here_alone(owner, company):
     elsewhere = log_in(company.user.email)
     assert "/settings/password" in owner.get("/settings").content.decode()

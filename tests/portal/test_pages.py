@@ -209,6 +209,8 @@ def test_preferences_are_kept(owner, company):
         ("ftp://127.0.0.1", False, False),
         ("javascript:alert(1)", False, False),
         ("https://api.openai.com?", False, False),
+        ("https://api..openai.com", False, False),
+        ("https://@api.openai.com", False, False),
         ("https://api.openai.com/#", False, False),
         ("http://127.0.0.1:8787", False, False),  # our own gateway
     ],

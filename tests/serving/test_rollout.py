@@ -170,9 +170,29 @@ def under_way(company, now, *, coverage=0.5, **facts):
     return rollout
 
 
-def test_a_newer_student_that_covers_no_less_supersedes_the_older_and_begins_in_shadow(company, now):
+@pytest.mark.parametrize("state", ["shadow", "canary", "ramping"])
+def test_a_student_on_its_way_up_is_not_superseded(company, now, state):
+    old, later = under_way(company, now, state=state), now + timedelta(days=1)
+    waiting = newer(old, later, coverage=0.9)
+    assert start_rollouts(company.id, now=later) == 0
+    assert reread(old).state == state
+    with acting_for(company.id):
+        assert Adapter.objects.get(id=waiting.adapter_id).status == "accepted"
+
+
+def test_certifying_twice_issues_one_certificate(company, now):
+    deployment = make_deployment(make_adapter(make_workload(company.id, now), now), now)
+    evaluation = make_evaluation(deployment, now, rows_with(8))
+    first = certify_adapter(company.id, evaluation.id, now=now)
+    assert certify_adapter(company.id, evaluation.id, now=now).id == first.id
+    assert events_of(company.id).count("certificate.issued") == 1
+
+
+def test_a_newer_student_that_covers_more_supersedes_the_one_at_full_and_begins_in_shadow(company, now):
     old, later = under_way(company, now, state="full", share=1.0), now + timedelta(days=1)
-    deployment = newer(old, later, coverage=0.5)
+    assert newer(old, later, coverage=0.5) and start_rollouts(company.id, now=later) == 0
+    deployment = newer(old, later + timedelta(minutes=1), version=3, coverage=0.6)
+    later += timedelta(hours=1)
     assert start_rollouts(company.id, now=later) == 1
     ended = reread(old)
     assert (ended.state, ended.share, ended.deployment.status) == ("superseded", 0.0, "draining")

@@ -89,6 +89,7 @@ async def test_a_provider_address_that_leads_back_here_ends_the_circle(live):
         got = await post(live.url, json=ask, path=path, headers={"via": f"1.1 proxy, {via}"})
         assert (got.status, "leads back" in got.body.decode()) == (508, True)
     assert len(live.teacher.seen) == 1
+    assert (await post(live.url, json=openai_ask(), headers={"via": f"{via}.example.com"})).status == 200
 
 
 async def test_a_provider_address_that_leads_inside_is_not_connected_to(stage):

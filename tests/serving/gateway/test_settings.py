@@ -23,6 +23,8 @@ def test_what_is_not_set_has_its_documented_default():
         ("MAX_BODY_BYTES", "nan"),
         ("STUDENT_TIMEOUT_S", "-1"),
         ("TEACHER_TIMEOUT_S", "inf"),
+        ("PROVIDER_ALLOW_PRIVATE", "maybe"),
+        ("PRODUCTION", "sure"),
     ],
 )
 def test_a_bad_value_is_named_and_not_shown(name, value):
