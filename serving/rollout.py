@@ -53,9 +53,9 @@ class Tally:
 def start_rollouts(tenant_id: UUID, *, now: datetime) -> int:
     """Put each workload's newest accepted adapter that is live into shadow; those it overtakes are retired.
 
-    Where a rollout is open for an older adapter, the newer one supersedes it if that is at full and its certificate covers more, or if
-    the older one is held; else it waits. A workload has one rollout, so while the new one is in shadow the teacher
-    answers what the old one did. Safe to run twice.
+    Where a rollout is open for an older adapter, the newer one supersedes it if that is at full and the newer one's
+    certificate covers more, or if that is held; else it waits. A workload has one rollout, so while the new one is in
+    shadow the teacher answers what the old one did. Safe to run twice.
     """
     with acting_for(tenant_id):
         never = Deployment.objects.exclude(id__in=Rollout.objects.values("deployment_id"))

@@ -30,12 +30,13 @@ from training.models import Adapter, TrainingRun
 
 TEACHER_KEY = "the-teacher-s-own-key"
 PAIRS = 640
+RANK = 8  # half the arithmetic of the default, and enough for eight labels
 
 pytestmark = pytest.mark.engine
 
 
 def start_replicas(house: Household, ports: Ports) -> None:
-    house.start(processes.vllm(ports, base_model=settings.BASE_MODEL, served_name="base", rank=16))
+    house.start(processes.vllm(ports, base_model=settings.BASE_MODEL, served_name="base", rank=RANK))
     house.start(processes.encoder(ports, model=settings.ENCODER_MODEL, cache=Path(settings.ARTIFACTS_CACHE)))
     house.wait_ready("vllm")
     house.wait_ready("encoder")
@@ -89,7 +90,10 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
     ensure_models(tell=print)
     company = make_company("Northwind Freight", "owner@northwind.example")
     household.tell(
-        VLLM_URLS=f"http://127.0.0.1:{ports.vllm}", ENCODER_URLS=f"http://127.0.0.1:{ports.encoder}", MIN_PAIRS="600"
+        VLLM_URLS=f"http://127.0.0.1:{ports.vllm}",
+        ENCODER_URLS=f"http://127.0.0.1:{ports.encoder}",
+        MIN_PAIRS="600",
+        LORA_RANK=str(RANK),
     )
     teacher = start_teacher(household)
     with acting_for(company.id):
