@@ -130,9 +130,14 @@ def password_page(request: PortalRequest) -> HttpResponse:
 def change_own_password(request: PortalRequest) -> HttpResponse:
     """Take the new password; this session goes on, the person's others end."""
     person = _person(request)
-    form = PasswordForm(person, request.POST)
-    if refused := _refuse_guess(form, str(person.pk)):
-        form.add_error(None, refused)
+    try:
+        if is_throttled("failed-password-change", str(person.pk)):
+            return _refuse_change(request, person, "Too many tries. Wait a quarter of an hour.", status=429)
+        form = PasswordForm(person, request.POST)
+        if "old_password" in form.errors:
+            count_try("failed-password-change", str(person.pk))
+    except UnableToCount:
+        return _refuse_change(request, person, "Try again shortly: tries cannot be counted at the moment.", status=503)
     if not form.is_valid():
         return show(request, "password.html", form=form, status=400)
     change_password(person, password=form.cleaned_data["new_password1"], actor=request.member.actor, now=utc_now())
@@ -141,16 +146,10 @@ def change_own_password(request: PortalRequest) -> HttpResponse:
     return redirect("portal:settings")
 
 
-def _refuse_guess(form: PasswordForm, who: str) -> str:
-    """Why no try is left at the old password, or ""; counts this one if it was wrong."""
-    try:
-        if is_throttled("failed-password-change", who):
-            return "Too many tries. Wait a quarter of an hour."
-        if "old_password" in form.errors:
-            count_try("failed-password-change", who)
-    except UnableToCount:
-        return "Passwords cannot be changed at the moment. Try again shortly."
-    return ""
+def _refuse_change(request: PortalRequest, person: User, why: str, *, status: int) -> HttpResponse:
+    """Without a look at what was typed: the answer must not tell whether the old password was right."""
+    messages.error(request, why)
+    return show(request, "password.html", form=PasswordForm(person), status=status)
 
 
 def _person(request: PortalRequest) -> User:

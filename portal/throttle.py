@@ -5,6 +5,7 @@ can share the guessing of. The account's count is not held against a device that
 strangers' failures keep its owner out of new devices alone, and for a quarter of an hour.
 """
 
+import unicodedata
 from hashlib import sha256
 from typing import Final
 
@@ -15,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 
 ALLOWED: Final = {"failed-log-in": 10, "failed-log-in-to-account": 30, "failed-password-change": 10, "sign-up": 20}
 WINDOW_SECONDS: Final = 15 * 60
+LONGEST_EMAIL: Final = 320
 DEVICE_COOKIE: Final = "device"
 DEVICE_SECONDS: Final = 180 * 24 * 3600
 
@@ -54,7 +56,8 @@ def address_of(request: HttpRequest) -> str:
 
 def account_of(email: str) -> str:
     """The account that an e-mail address names, as spelt by nobody in particular, and not readable."""
-    return sha256(email.strip().lower().encode("utf-8", "surrogatepass")).hexdigest()
+    spelt = unicodedata.normalize("NFKC", email[:LONGEST_EMAIL].strip()).lower()  # as the log-in form reads it
+    return sha256(spelt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def knows_device(request: HttpRequest, account: str) -> bool:

@@ -9,7 +9,7 @@ from ingestion.core.dialects import parse_answer
 from ingestion.core.reading import UnableToParse
 from ingestion.core.sse import StreamReader
 
-SECONDS = 120.0
+SECONDS = 30.0  # an audit's answers are short, and a worker waits
 LONGEST = 8_000_000  # bytes of an answer
 PATHS = {Dialect.OPENAI: "/v1/chat/completions", Dialect.ANTHROPIC: "/v1/messages"}
 

@@ -34,7 +34,8 @@ COUNTS_FROM_ATTEMPT = 4
 STRAIGHT_FAILURES = 10
 FAN_OUT_BATCH = 500
 # One look's worth. A dead endpoint must not keep the workers from the others, nor a tenant with many from the others'.
-ENDPOINTS_PER_TENANT = 10
+ENDPOINTS_PER_TENANT = 3
+MOST_ENDPOINTS = 20  # live ones of a tenant
 DELIVERIES_PER_ENDPOINT = 500
 DRAIN_FOR = timedelta(seconds=30)
 FAILURES_PER_DRAIN = 5
@@ -66,6 +67,8 @@ def create_endpoint(url: str, *, kinds: Collection[str], actor: str, now: dateti
     """
     check_url(url, allow_private=settings.WEBHOOK_ALLOW_PRIVATE)
     with acting_for(tenant_in_force()):
+        if WebhookEndpoint.objects.filter(disabled_at=None).count() >= MOST_ENDPOINTS:
+            raise UnableToUseUrl(f"{MOST_ENDPOINTS} endpoints are the most: switch one off first")
         endpoint = WebhookEndpoint(url=url, kinds=sorted(set(kinds)), created_at=now)
         secret = encode_secret(os.urandom(SECRET_BYTES))
         endpoint.secret_sealed = seal(_secret_key(), secret.encode(), context=_context(tenant_in_force(), endpoint.id))

@@ -12,7 +12,8 @@ from ingestion.core import anthropic_wire, openai_wire
 from ingestion.core.calls import Answer, Dialect, Finish, ToolCall, Usage
 
 _DONE = (b"data: [DONE]", b"data:[DONE]")
-MAX_LINE_BYTES = 8 * 2**20  # a line that never ends must not fill the memory
+MAX_CALLS = 128  # tool calls of one answer
+MAX_LINE_BYTES = 2**20  # a line that never ends must not fill the memory
 MAX_STREAM_BYTES = 32 * 2**20  # nor a stream that never does
 
 
@@ -181,6 +182,9 @@ class StreamReader:
             self._refused = self._refused or not delta.content
         for call in delta.tool_calls or ():
             function = call.function or _Function()
+            if len(self._calls) >= MAX_CALLS and call.index not in self._calls:
+                self.broken = True
+                return
             draft = self._calls.setdefault(call.index, _Draft())
             draft.names.append(function.name or "")
             draft.arguments.append(function.arguments or "")
@@ -203,7 +207,9 @@ class StreamReader:
             self.finished = True
 
     def _start_block(self, index: int, block: _Block) -> None:
-        if block.type == "tool_use":
+        if len(self._calls) >= MAX_CALLS:
+            self.broken = True
+        elif block.type == "tool_use":
             self._calls[index] = _Draft([block.name or ""])
         elif block.text:
             self._texts.append(block.text)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ingestion.core.calls import Answer, Ask, Dialect, Finish, ToolCall, Usage
 from ingestion.core.dialects import render_stream
-from ingestion.core.sse import MAX_LINE_BYTES, MAX_STREAM_BYTES, StreamReader
+from ingestion.core.sse import MAX_CALLS, MAX_LINE_BYTES, MAX_STREAM_BYTES, StreamReader
 
 ANSWERS = [
     Answer(text="card_lost", finish=Finish.STOP, model="m", usage=Usage(9, 2)),
@@ -170,6 +170,14 @@ def test_a_line_that_never_ends_does_not_fill_the_memory():
     assert reader.broken
     reader.feed(b"\n" + streamed(Dialect.OPENAI, ANSWERS[0]))
     assert not reader.finished
+
+
+def test_tool_calls_without_number_do_not_fill_the_memory():
+    reader = StreamReader(Dialect.OPENAI)
+    for index in range(10_000):
+        event = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": index, "function": {"name": "f"}}]}}]}
+        reader.feed(b"data: " + json.dumps(event).encode() + b"\n\n")
+    assert reader.broken and len(reader.answer().tool_calls) <= MAX_CALLS
 
 
 @pytest.mark.parametrize("dialect", Dialect)
