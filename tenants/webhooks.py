@@ -23,7 +23,7 @@ from tenants.events import record_event
 from tenants.models import Event, WebhookDelivery, WebhookEndpoint
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for, tenant_in_force
-from tenants.webhook_client import GONE, Receipt, check_url, post
+from tenants.webhook_client import GONE, Receipt, UnableToUseUrl, check_url, post
 
 SECRET_BYTES = 32
 RETRY_AFTER = tuple(timedelta(seconds=seconds) for seconds in (5, 60, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600))

@@ -15,8 +15,8 @@ from tenants.webhook_client import UnableToUseUrl
 from tenants.webhooks import (
     DRAIN_FOR,
     ENDPOINTS_PER_TENANT,
-    MOST_ENDPOINTS,
     FAILURES_PER_DRAIN,
+    MOST_ENDPOINTS,
     RETRY_AFTER,
     create_endpoint,
     deliver,
