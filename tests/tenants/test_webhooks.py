@@ -328,8 +328,8 @@ def test_the_tasks_carry_an_event_from_the_log_to_the_receiver(company, clock, s
 def test_a_tenant_has_twenty_live_endpoints_at_most(company, rival, clock):
     with acting_for(company.id):
         for number in range(MOST_ENDPOINTS):
-            create_endpoint(f"https://hooks.example/{number}", kinds=[], actor="test", now=clock())
+            create_endpoint(f"https://hooks.example/{number}", kinds=[], actor="test", now=clock)
         with pytest.raises(UnableToUseUrl, match="switch one off"):
-            create_endpoint("https://hooks.example/more", kinds=[], actor="test", now=clock())
+            create_endpoint("https://hooks.example/more", kinds=[], actor="test", now=clock)
     with acting_for(rival.id):
-        assert create_endpoint("https://hooks.example/theirs", kinds=[], actor="test", now=clock())
+        assert create_endpoint("https://hooks.example/theirs", kinds=[], actor="test", now=clock)
