@@ -110,7 +110,7 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
 
     taught = talk(ports, company, calls=PAIRS, seed=0)
     assert (taught.errors, dict(taught.arms)) == (0, {"teacher": PAIRS})
-    household.start(processes.worker(queue="default", name="worker", at_once=1))
+    household.start(processes.worker(queue="default", name="worker", at_once=2))
     household.start(processes.worker(queue="training", name="trainer", at_once=1))
     household.start(processes.beat(household.logs))
     assert one(company, Workload, verdict="suitable").kind == "label"
@@ -133,7 +133,9 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
     assert certificate.certified and certificate.upper_bound <= 0.05
     rollout = one(company, Rollout, state="shadow")
 
-    wait_for(lambda: talk(ports, company, calls=60, seed=1).calls and audits(company) >= 100, patience=600)
+    wait_for(lambda: talk(ports, company, calls=20, seed=1).arms["control"], patience=60)  # the gateway knows it
+    talk(ports, company, calls=220, seed=5)
+    wait_for(lambda: audits(company) >= 100, patience=600)
     rollout = one(company, Rollout, state="canary")
     with acting_for(company.id):
         assert rollout.advance("full", datetime.now(UTC), share=1.0)
