@@ -12,7 +12,6 @@ from typing import IO, Any
 import msgspec
 from django.conf import settings
 
-LOWEST_PRIORITY = 19
 STOP_SECONDS = 30  # what a trainer may take to write its checkpoint
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"),
@@ -49,9 +48,9 @@ def run_trainer(spec: Path, *, every: float, on_beat: Callable[[dict[str, Any]],
 
 
 def _start(spec: Path) -> subprocess.Popen[bytes]:
-    """No secret of this process's environment is handed to the trainer. Where it shares cores, answers come first."""
+    """No secret of this process's environment is handed to the trainer."""
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "training.lora.train", str(spec)],
         stdout=subprocess.PIPE,
         cwd=settings.ROOT_DIR,
@@ -61,8 +60,6 @@ def _start(spec: Path) -> subprocess.Popen[bytes]:
             "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         },
     )
-    os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)
-    return process
 
 
 def _listen(
