@@ -94,6 +94,7 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
         ENCODER_URLS=f"http://127.0.0.1:{ports.encoder}",
         MIN_PAIRS="600",
         LORA_RANK=str(RANK),
+        DATASET_GROWTH="9",  # one student is enough for this story
     )
     teacher = start_teacher(household)
     with acting_for(company.id):
