@@ -44,10 +44,6 @@ class Ports:
     encoder: int = 8791
 
 
-# Engine and trainer share this machine's cores: a thread that waits for the others of its team must not spin.
-SHARED_CORES = {"OMP_WAIT_POLICY": "PASSIVE"}
-
-
 def web(ports: Ports) -> Program:
     """Portal, API and admin."""
     argv = [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{ports.web}", "--threads", "4"]
@@ -72,8 +68,7 @@ def feed() -> Program:
 def worker(*, queue: str, name: str, at_once: int) -> Program:
     """A Celery worker for one queue."""
     argv = [sys.executable, "-m", "celery", "-A", "config.celery", "worker", "-Q", queue, "-n", f"{name}@%h"]
-    argv += ["-c", str(at_once), "--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
-    return Program(name, argv, environ=SHARED_CORES)
+    return Program(name, [*argv, "-c", str(at_once), "--loglevel", "WARNING", "--without-gossip", "--without-mingle"])
 
 
 def beat(state: Path) -> Program:
@@ -97,7 +92,6 @@ def vllm(ports: Ports, *, base_model: str, served_name: str, rank: int) -> Progr
     argv += ["--max-model-len", "1024", "--dtype", quickest_dtype(), "--enforce-eager", "--max-num-seqs", "16"]
     argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests"]
     environ = {
-        **SHARED_CORES,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",

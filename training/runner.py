@@ -15,7 +15,7 @@ from django.conf import settings
 STOP_SECONDS = 30  # what a trainer may take to write its checkpoint
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"),
-    *("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "HF_HOME"),
+    *("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "HF_HOME"),
 )
 
 
