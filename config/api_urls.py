@@ -28,6 +28,7 @@ urlpatterns = [
     path("runs", training.RunList.as_view(), name="runs"),
     path("runs/<uuid:id>", training.RunDetail.as_view(), name="run"),
     path("runs/<uuid:id>/cancel", training.RunCancellation.as_view(), name="run-cancel"),
+    path("runs/<uuid:id>/retry", training.RunRetry.as_view(), name="run-retry"),
     path("adapters", training.AdapterList.as_view(), name="adapters"),
     path("adapters/<uuid:id>", training.AdapterDetail.as_view(), name="adapter"),
     path("evaluations", serving.EvaluationList.as_view(), name="evaluations"),

@@ -3,12 +3,20 @@
 import os
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-app = Celery("understudy")
+
+class BoundedTask(Task):  # type: ignore[misc]
+    """What hangs is told to end, and then killed: its claim runs out, and a later look takes it up again."""
+
+    soft_time_limit = 600  # seconds
+    time_limit = 720
+
+
+app = Celery("understudy", task_cls=BoundedTask)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 

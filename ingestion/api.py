@@ -22,6 +22,7 @@ class WorkloadSerializer(serializers.ModelSerializer[Workload]):
     """One task found in the traffic, with the verdict on it and what was promised for it."""
 
     verdict_reasons = serializers.ListField(child=serializers.CharField(), read_only=True)
+    left_out = serializers.DictField(child=serializers.IntegerField(), read_only=True)
 
     class Meta:
         model = Workload
@@ -35,6 +36,7 @@ class WorkloadSerializer(serializers.ModelSerializer[Workload]):
             "verdict",
             "verdict_reasons",
             "figures",
+            "left_out",
             "alpha",
             "delta",
             "promise",
@@ -200,7 +202,6 @@ class DatasetSerializer(serializers.ModelSerializer[Dataset]):
             "id",
             "workload_id",
             "version",
-            "status",
             "kind",
             "counts",
             "left_out",

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import ceil
 from uuid import UUID
 
 import msgspec
@@ -18,15 +19,17 @@ from django.conf import settings
 from django.db import IntegrityError
 
 from ingestion.core.agreement import answer_schema, canonical
+from ingestion.core.answer_schema import find_excess
 from ingestion.core.calls import Answer, Arm, Finish, Kind
 from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.redact import redact
 from ingestion.core.split import Split, assign_splits
+from ingestion.core.suitability import MAX_LABELS
 from ingestion.core.templates import Template, extract_query
 from ingestion.core.terms import Stance, may_train
 from ingestion.erase import held_calls
 from ingestion.models import Call, Dataset, Example, Workload
-from ingestion.payloads import Pair, UnableToReadPair, payloads_of, read_pair
+from ingestion.payloads import Pair, UnableToReadPair, in_batches, payloads_of, read_pair
 from tenants.core.sealing import open_sealed, seal
 from tenants.events import record_event
 from tenants.models import Event, ProviderCredential
@@ -35,8 +38,10 @@ from tenants.scope import acting_for
 
 CHUNK = 500
 UNBIASED = (Arm.TEACHER, Arm.CONTROL)  # drawn without looking at the query: only these tune and calibrate
-LONGEST_QUERY = 8000  # characters; longer is the teacher's work
+LONGEST_QUERY = 2000  # characters; longer is the teacher's work
+LONGEST_ANSWER = 1000  # characters; longer cannot be learnt
 MIN_LABEL_ROWS = 2
+GROWTH_TO_RETRY = 1.1  # calls there must be, of those there were when too few pairs were usable
 MIN_SPLIT_ROWS = 5  # a split without rows can neither tune nor certify
 
 
@@ -66,10 +71,10 @@ class Candidate:
 
 
 def curation_due(tenant_id: UUID) -> list[UUID]:
-    """Workloads that a dataset should be made for: suitable, wanted, and enough new pairs since the last."""
+    """Workloads that a dataset should be made for: suitable, and grown enough since the last one or the last try."""
     with acting_for(tenant_id):
-        wanted = Workload.objects.filter(verdict="suitable", training_wanted=True)
-        return [workload.id for workload in wanted if _has_grown(workload)]
+        suitable = Workload.objects.filter(verdict="suitable")
+        return [workload.id for workload in suitable if _has_grown(workload)]
 
 
 def curate(tenant_id: UUID, workload_id: UUID, *, now: datetime, min_pairs: int | None = None) -> Dataset:
@@ -85,18 +90,19 @@ def curate(tenant_id: UUID, workload_id: UUID, *, now: datetime, min_pairs: int 
         version = _next_version(workload)
     candidates, left_out = _gather(tenant_id, workload)
     kept = _without_contradictions(_without_unusable(_assign(candidates, left_out), left_out), left_out)
+    kept = _without_excess(kept, Kind(workload.kind), left_out)
     needed = int(settings.MIN_PAIRS * 0.8) if min_pairs is None else min_pairs
     smallest = min(sum(row.split is split for row in kept) for split in Split)
     if len(kept) < needed or smallest < MIN_SPLIT_ROWS:
-        with acting_for(tenant_id):
-            Workload.objects.filter(id=workload_id).update(figures={**workload.figures, "left_out": dict(left_out)})
-        raise UnableToCurate(max(needed - len(kept), MIN_SPLIT_ROWS - smallest))
+        missing = max(needed - len(kept), MIN_SPLIT_ROWS - smallest)
+        _put_off(workload, missing, left_out)
+        raise UnableToCurate(missing)
     try:
         with acting_for(tenant_id):
             return _freeze(workload, version, kept, left_out, now)
     except IntegrityError:
         with acting_for(tenant_id):
-            return Dataset.objects.filter(workload_id=workload_id, status=Dataset.Status.FROZEN).latest("version")
+            return Dataset.objects.filter(workload_id=workload_id).latest("version")
 
 
 def open_example(example: Example, data_key: bytes) -> tuple[str, str]:
@@ -113,17 +119,29 @@ def example_context(example: Example, column: str) -> str:
     return f"{example.tenant_id}/ingestion_example/{column}/{example.dataset_id}/{example.call_id}/1"
 
 
+def _put_off(workload: Workload, missing: int, left_out: Counter[str]) -> None:
+    """Say why, and look again only once what is missing may be there: a try reads every body."""
+    with acting_for(workload.tenant_id):
+        answered = Call.answered_for(workload.id).count()
+        Workload.objects.filter(id=workload.id).update(
+            left_out={reason: count for reason, count in left_out.items() if count},
+            curate_from=min(answered + missing, ceil(GROWTH_TO_RETRY * answered)),
+        )
+
+
 def _has_grown(workload: Workload) -> bool:
+    if workload.curate_from and Call.answered_for(workload.id).count() < workload.curate_from:
+        return False
     last = Dataset.objects.filter(workload=workload).order_by("-version").first()
     if last is None:
         return True
     looked_at = sum(last.counts.values()) + sum(last.left_out.values())
-    since = Call.objects.filter(workload_id=workload.id, status=200, complete=True, at__gte=last.created_at)
-    return bool(since.exclude(arm=Arm.STUDENT).count() >= (settings.DATASET_GROWTH - 1) * looked_at)
+    since = Call.answered_for(workload.id).filter(at__gte=last.created_at)
+    return bool(since.count() >= (settings.DATASET_GROWTH - 1) * looked_at)
 
 
 def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Counter[str]]:
-    """Read the newest calls in chunks, each in a short transaction of its own."""
+    """Read the newest calls in batches, each in a short transaction of its own."""
     left_out: Counter[str] = Counter()
     candidates: list[Candidate] = []
     with acting_for(tenant_id):
@@ -132,15 +150,13 @@ def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Count
         ids = list(answered.values_list("id", flat=True)[: settings.MAX_PAIRS])
     for start in range(0, len(ids), CHUNK):
         with acting_for(tenant_id):
-            calls = list(Call.objects.filter(id__in=ids[start : start + CHUNK]))
-            payloads = payloads_of(calls)
-        with acting_for(tenant_id):
-            for call in calls:
-                candidate = _candidate(call, payloads.get(call.id), workload, data_key, history)
-                if isinstance(candidate, str):
-                    left_out[candidate] += 1
-                else:
-                    candidates.append(candidate)
+            batches = list(in_batches(list(Call.objects.filter(id__in=ids[start : start + CHUNK]))))
+        for calls in batches:
+            with acting_for(tenant_id):
+                payloads = payloads_of(calls)
+                made = [_candidate(call, payloads.get(call.id), workload, data_key, history) for call in calls]
+            left_out.update(reason for reason in made if isinstance(reason, str))
+            candidates += [candidate for candidate in made if isinstance(candidate, Candidate)]
     return candidates, left_out
 
 
@@ -187,7 +203,10 @@ def _unusable(answer: Answer, kind: Kind) -> str:
         return "truncated"
     if answer.finish is Finish.REFUSAL:
         return "refusal"
-    return "" if canonical(kind, answer) else f"not_a_{kind}"
+    found = canonical(kind, answer)
+    if found and len(found) > LONGEST_ANSWER:
+        return "answer_too_long"
+    return "" if found else f"not_a_{kind}"
 
 
 def _without_unusable(rows: Iterable[Candidate], left_out: Counter[str]) -> list[Candidate]:
@@ -208,6 +227,16 @@ def _without_contradictions(candidates: Iterable[Candidate], left_out: Counter[s
         answers[row.query].add(row.answer)
     kept = [row for row in rows if len(answers[row.query]) == 1 or row.split is not Split.TRAIN]
     left_out["contradiction"] += len(rows) - len(kept)
+    return kept
+
+
+def _without_excess(rows: list[Candidate], kind: Kind, left_out: Counter[str]) -> list[Candidate]:
+    """Nothing can train where the answers' schema is more than a decoder should be given."""
+    schema = answer_schema(kind, [row.answer for row in rows if row.split is Split.TRAIN])
+    if not find_excess(schema):
+        return rows
+    kept = [row for row in rows if row.split is not Split.TRAIN]
+    left_out["answers_too_varied"] += len(rows) - len(kept)
     return kept
 
 
@@ -252,16 +281,16 @@ def _freeze(workload: Workload, version: int, rows: list[Candidate], left_out: C
         template=workload.template,
         labels=labels,
         answer_schema=answer_schema(kind, [row.answer for row in train]),
-        max_query_chars=int(1.2 * max(len(row.query) for row in train)),
+        max_query_chars=min(LONGEST_QUERY, int(1.2 * max(len(row.query) for row in train))),
         counts=Counter(str(row.split) for row in rows),
         left_out={reason: count for reason, count in left_out.items() if count},
         stances=Counter(str(row.stance) for row in rows),
         redactions=redactions,
         content_hash=_content_hash(rows),
-        status=Dataset.Status.FROZEN,
         created_at=now,
         frozen_at=now,
     )
+    Workload.objects.filter(id=workload.id).update(left_out={}, curate_from=0)
     Example.objects.bulk_create([_sealed(dataset, row, data_key) for row in rows], batch_size=CHUNK)
     record_event(
         "dataset.frozen",
@@ -275,10 +304,10 @@ def _freeze(workload: Workload, version: int, rows: list[Candidate], left_out: C
 
 
 def _close_labels(rows: list[Candidate], left_out: Counter[str]) -> tuple[list[Candidate], dict[str, str]]:
-    """The closed label set, from training rows alone. A label too rare to learn is left out of training, but stays in
-    the other splits: live traffic has it too, and there the student is wrong."""
+    """The closed label set, from training rows alone, of the most frequent. A label too rare to learn is left out of
+    training, but stays in the other splits: live traffic has it too, and there the student is wrong."""
     seen = Counter(row.answer for row in rows if row.split is Split.TRAIN)
-    known = {label for label, count in seen.items() if count >= MIN_LABEL_ROWS}
+    known = {label for label, count in seen.most_common(MAX_LABELS) if count >= MIN_LABEL_ROWS}
     kept = [row for row in rows if row.split is not Split.TRAIN or row.answer in known]
     left_out["rare_label"] += len(rows) - len(kept)
     shown: dict[str, Counter[str]] = defaultdict(Counter)

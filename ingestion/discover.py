@@ -3,28 +3,35 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
 from django.conf import settings
 from django.db import IntegrityError
-from django.db.models import Count
+from django.db.models import Count, Q
 
-from ingestion.core.agreement import canonical, infer_kind
-from ingestion.core.calls import Arm, Kind
+from ingestion.core.agreement import answer_schema, canonical, infer_kind
+from ingestion.core.answer_schema import find_excess
+from ingestion.core.calls import Kind
+from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.fingerprint import PLACEHOLDER
 from ingestion.core.suitability import Figures, judge
 from ingestion.core.templates import Template, UnableToLearnTemplate, extract_query, learn_template, system_text
+from ingestion.core.terms import TrafficSigns, is_engineered, looks_like_extraction
 from ingestion.models import Call, Fingerprint, Workload
 from ingestion.payloads import Pair, readable_pairs
 from tenants.events import record_event
-from tenants.models import ProviderCredential
+from tenants.models import ApiKey, ProviderCredential
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
 
 MIN_CALLS = 40  # fewer of one shape are not yet a habit
-SAMPLE = 200
+SAMPLE = 200  # newest calls that name a workload, its kind and its template
+JUDGED = 1000  # newest calls that the verdict is on: more than there may be labels, many times over
+COMPARED = 200  # of their queries, how many are compared with each other
+WEEK = timedelta(days=7)
 FILLERS = frozenset(
     [
         "a",
@@ -113,7 +120,7 @@ def _found(tenant_id: UUID, digest: str, now: datetime) -> bool:
 
 def _make_workload(digest: str, now: datetime) -> bool:
     calls = list(Call.objects.filter(fingerprint=digest, workload_id=None, status=200).order_by("-at")[:SAMPLE])
-    pairs = list(readable_pairs(calls, data_key_in_force()))
+    pairs = [replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable_pairs(calls, data_key_in_force())]
     if len(pairs) < MIN_CALLS:
         return False
     kind = infer_kind([pair.answer for pair in pairs])
@@ -148,33 +155,72 @@ def _refresh(tenant_id: UUID, now: datetime) -> None:
 
 
 def _refresh_one(workload: Workload, now: datetime) -> None:
-    answered = Call.objects.filter(workload_id=workload.id, status=200, complete=True).exclude(arm=Arm.STUDENT)
-    pairs = list(readable_pairs(list(answered.order_by("-at")[:SAMPLE]), data_key_in_force()))
-    if not pairs:
+    answered = Call.answered_for(workload.id)
+    seen = _look_at(workload, list(answered.order_by("-at")[:JUDGED]))
+    if not seen.sampled:
         return
-    template = msgspec.convert(workload.template, Template)
-    kind = Kind(workload.kind)
-    answers = {answer for pair in pairs if (answer := canonical(kind, pair.answer)) is not None}
     figures = Figures(
-        kind=kind,
+        kind=Kind(workload.kind),
         pairs=answered.count(),
-        sampled=len(pairs),
-        on_template=sum(extract_query(template, pair.ask) is not None for pair in pairs) / len(pairs),
-        distinct_answers=len(answers),
+        sampled=seen.sampled,
+        on_template=len(seen.queries) / seen.sampled,
+        distinct_answers=len(set(seen.answers)),
         stances=dict(ProviderCredential.objects.filter(provider=workload.dialect).values_list("provider", "stance")),
+        excess=find_excess(answer_schema(Kind(workload.kind), seen.answers)),
+        suspicion=_suspect(workload, seen.queries, now) or "",
     )
     verdict = judge(figures, min_pairs=settings.MIN_PAIRS)
     Workload.objects.filter(id=workload.id).update(
         verdict=verdict.verdict,
         verdict_reasons=list(verdict.reasons),
-        figures={
-            "pairs": figures.pairs,
-            "sampled": figures.sampled,
-            "on_template": figures.on_template,
-            "distinct_answers": figures.distinct_answers,
-        },
+        figures={name: getattr(figures, name) for name in ("pairs", "sampled", "on_template", "distinct_answers")},
         looked_at=now,
     )
+    if verdict.verdict != workload.verdict:  # what a last try found is no reason any more to wait for growth
+        Workload.objects.filter(id=workload.id).update(curate_from=0)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the bodies of a workload's newest calls say, without the bodies."""
+
+    sampled: int = 0
+    queries: list[str] = field(default_factory=list, repr=False)
+    answers: list[str] = field(default_factory=list, repr=False)
+
+
+def _look_at(workload: Workload, calls: list[Call]) -> _Seen:
+    seen, template, kind = _Seen(), msgspec.convert(workload.template, Template), Kind(workload.kind)
+    for pair in readable_pairs(calls, data_key_in_force()):
+        seen.sampled += 1
+        if (query := extract_query(template, pair.ask)) is not None:
+            seen.queries.append(query)
+        if (answer := canonical(kind, pair.answer)) is not None:
+            seen.answers.append(answer)
+    return seen
+
+
+def _suspect(workload: Workload, queries: Sequence[str], now: datetime) -> str | None:
+    """Why the workload's last week looks like copying a model at large; None if it does not."""
+    week = Call.objects.filter(workload_id=workload.id, at__gt=now - WEEK)
+    fresh = ApiKey.objects.filter(created_at__gt=now - WEEK).values("id")
+    counted = week.aggregate(
+        calls=Count("id"),
+        shapes=Count("fingerprint", distinct=True),
+        fresh=Count("id", filter=Q(key_id__in=fresh)),
+    )
+    signs = TrafficSigns(
+        calls=counted["calls"],
+        distinct_fingerprints=counted["shapes"],
+        unrepeated_share=1.0,  # measured below, where it decides: it takes the longest
+        fresh_share=counted["fresh"] / max(1, counted["calls"]),
+        engineered_share=sum(map(is_engineered, queries)) / max(1, len(queries)),
+    )
+    if looks_like_extraction(signs) is None:
+        return None
+    sizes = Counter(cluster_near_duplicates(queries[:COMPARED]))
+    alone = sum(size == 1 for size in sizes.values()) / max(1, len(queries[:COMPARED]))
+    return looks_like_extraction(replace(signs, unrepeated_share=alone))
 
 
 def _name_of(pair: Pair, kind: Kind) -> str:

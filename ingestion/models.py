@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.db import models
 from django.db.models import Q
@@ -39,7 +39,8 @@ class Workload(TenantOwned):
     delta = models.FloatField(default=0.1)
     promise = models.CharField(max_length=20, choices=Promise, default=Promise.PER_ANSWER)
     approval = models.CharField(max_length=20, choices=Approval, default=Approval.TENANT)
-    training_wanted = models.BooleanField(default=True)
+    left_out = models.JSONField(default=dict)  # reason → pairs, when too few were left for a dataset the last time
+    curate_from = models.PositiveIntegerField(default=0)  # answered calls there must be before it is tried again
     found_at = models.DateTimeField()
     looked_at = models.DateTimeField()
 
@@ -115,6 +116,12 @@ class Call(TenantOwned):
             ),
         ]
 
+    @classmethod
+    def answered_for(cls, workload_id: UUID) -> "models.QuerySet[Call]":
+        """A workload's calls that the teacher answered in whole."""
+        found = cls.objects.filter(workload_id=workload_id, status=200, complete=True)
+        return found.exclude(arm=Arm.STUDENT)
+
 
 class Payload(TenantOwned):
     """A call's bodies, sealed with the tenant's data key. Read one at a time, never in a listing."""
@@ -135,16 +142,11 @@ class ParkedRecord(models.Model):
 
 
 class Dataset(TenantOwned):
-    """A version of a workload's curated pairs; once frozen it never changes."""
-
-    class Status(models.TextChoices):
-        BUILDING = "building"
-        FROZEN = "frozen"
+    """A frozen version of a workload's curated pairs; it never changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     workload = models.ForeignKey(Workload, on_delete=models.CASCADE, related_name="datasets", db_constraint=False)
     version = models.PositiveIntegerField()
-    status = models.CharField(max_length=20, choices=Status, default=Status.BUILDING)
     kind = models.CharField(max_length=20)
     template = models.JSONField(default=dict)
     labels = models.JSONField(default=dict)  # canonical label → as the teacher writes it

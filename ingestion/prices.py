@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Self
 
 from django.db import transaction
 from django.db.models import Manager
 
-from ingestion.core.calls import Usage
+from ingestion.core.calls import Arm, CallRecord, Usage
 from ingestion.core.rating import Rates, cost
 from ingestion.models import Price
 from ingestion.price_list import SOURCE, ListedPrice, listed_name, listed_prices
@@ -73,6 +73,19 @@ class PriceBook:
         """What a call cost in the currency of `rates`, unrounded. None where no price is known: unknown is not free."""
         rates = self.rates(provider=provider, model=model, at=at)
         return None if rates is None else cost(usage, rates)
+
+    def cost_of(self, record: CallRecord) -> Decimal | None:
+        """What the teacher charged for a call: nothing where the student answered or the call failed."""
+        if record.arm == Arm.STUDENT or record.status >= 400:
+            return Decimal(0)
+        usage = Usage(
+            input_tokens=record.input_tokens,
+            output_tokens=record.output_tokens,
+            cached_input_tokens=record.cached_input_tokens,
+            cache_write_tokens=record.cache_write_tokens,
+        )
+        model, at = record.answered_model or record.asked_model, datetime.fromtimestamp(record.at, UTC)
+        return self.cost(provider=record.dialect, model=model, usage=usage, at=at)
 
     def _name(self, provider: str, model: str) -> tuple[str, str] | None:
         asked = (provider, model)

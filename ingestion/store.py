@@ -11,7 +11,7 @@ import msgspec
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError
 
-from ingestion.core.calls import CallRecord, Usage
+from ingestion.core.calls import CallRecord
 from ingestion.erase import is_erased
 from ingestion.models import Call, ParkedRecord, Payload
 from tenants.scope import acting_for
@@ -20,35 +20,11 @@ log = logging.getLogger(__name__)
 
 Pricer = Callable[[CallRecord], Decimal | None]
 
-COPIED = [
-    "dialect",
-    "asked_model",
-    "answered_model",
-    "fingerprint",
-    "workload_id",
-    "arm",
-    "reason",
-    "adapter",
-    "score",
-    "novelty",
-    "wants_audit",
-    "wants_shadow",
-    "propensity",
-    "status",
-    "finish",
-    "stream",
-    "complete",
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_write_tokens",
-    "usage_estimated",
-    "student_input_tokens",
-    "student_output_tokens",
-    "student_ms",
-    "first_byte_ms",
-    "total_ms",
-]
+CONVERTED = {"id", "tenant_id", "key_id", "at", "subject_hmac", "request_sealed", "response_sealed"}
+COPIED = [name for name in CallRecord.__struct_fields__ if name not in CONVERTED]
+# classes of SQLSTATE that blame no value: connection, transaction state, rolled back (deadlock), resources, in use,
+# operator's intervention, system
+PASSING = {"08", "25", "40", "53", "55", "57", "58"}
 LENGTHS = {"asked_model": 120, "answered_model": 120, "reason": 60, "adapter": 160, "finish": 20}
 
 
@@ -56,7 +32,7 @@ def store_calls(records: Sequence[CallRecord], *, price: Pricer, now: datetime) 
     """Store a batch; gives how many records are parked. Safe to run twice on the same records.
 
     A tenant's records go in one transaction. Where that fails on a value, they go one by one, and the one that cannot
-    be stored is parked with its reason. Raises OperationalError when the database is away: nothing is to be committed.
+    be stored is parked with its reason. Raises DatabaseError when the database is at fault: nothing is to be committed.
     """
     parked = 0
     by_tenant: dict[str, list[CallRecord]] = defaultdict(list)
@@ -65,6 +41,32 @@ def store_calls(records: Sequence[CallRecord], *, price: Pricer, now: datetime) 
     for tenant, theirs in by_tenant.items():
         parked += _store_for(tenant, theirs, price=price, now=now)
     return parked
+
+
+def unpark(*, price: Pricer) -> tuple[int, int]:
+    """Try every parked record again, once what was wrong is mended; gives how many are stored, and how many stay.
+
+    Safe to run twice, and beside the feed. Raises DatabaseError when the database is at fault.
+    """
+    stored = left = 0
+    for row in ParkedRecord.objects.order_by("id").iterator(chunk_size=50):
+        if _takes(row, price):
+            row.delete()
+            stored += 1
+        else:
+            left += 1
+    return stored, left
+
+
+def _takes(row: ParkedRecord, price: Pricer) -> bool:
+    try:
+        record = msgspec.msgpack.decode(row.record, type=CallRecord)
+        _insert(UUID(record.tenant_id), [record], price)
+    except (msgspec.MsgspecError, ValueError, TypeError, DatabaseError) as error:
+        if isinstance(error, DatabaseError) and _is_away(error):
+            raise
+        return False
+    return True
 
 
 def _store_for(tenant: str, records: list[CallRecord], *, price: Pricer, now: datetime) -> int:
@@ -94,9 +96,9 @@ def _store_or_park(tenant: str, record: CallRecord, *, price: Pricer, now: datet
 
 
 def _is_away(error: DatabaseError) -> bool:
-    """Whether the database, not a value, is at fault: the driver names no SQLSTATE, or one of its own trouble."""
+    """Whether the database, not a value, is at fault: the driver names no SQLSTATE, or one that passes."""
     code = getattr(error.__cause__, "sqlstate", None)
-    return code is None or code[:2] in {"08", "53", "57", "58", "25"}
+    return code is None or code[:2] in PASSING
 
 
 def _insert(tenant_id: UUID, records: list[CallRecord], price: Pricer) -> None:
@@ -131,14 +133,4 @@ def _payload(tenant_id: UUID, record: CallRecord) -> Payload:
         tenant_id=tenant_id,
         request_sealed=record.request_sealed,
         response_sealed=record.response_sealed,
-    )
-
-
-def usage_of(record: CallRecord) -> Usage:
-    """What the teacher counted on this call."""
-    return Usage(
-        input_tokens=record.input_tokens,
-        output_tokens=record.output_tokens,
-        cached_input_tokens=record.cached_input_tokens,
-        cache_write_tokens=record.cache_write_tokens,
     )

@@ -100,9 +100,11 @@ def _discovered(workload: Workload) -> Stage:
 
 def _dataset(dataset: Dataset | None, workload: Workload) -> Stage:
     if dataset is None:
-        return Stage("Dataset", Progress.WAITING, "Frozen when enough pairs have gathered")
-    if dataset.status == Dataset.Status.BUILDING:
-        return Stage("Dataset", Progress.ACTIVE, f"Version {dataset.version} is being curated", dataset.created_at)
+        out = ", ".join(f"{number:,} {_words(reason)}" for reason, number in _largest(workload.left_out))
+        last = f"Too few pairs were usable the last time; left out: {out}"
+        return Stage(
+            "Dataset", Progress.WAITING, "Frozen when enough pairs have gathered", lines=(last,) if out else ()
+        )
     counts = ", ".join(f"{number:,} {split}" for split, number in dataset.counts.items())
     out = ", ".join(f"{number:,} {_words(reason)}" for reason, number in _largest(dataset.left_out))
     terms = ", ".join(f"{number:,} {_words(stance)}" for stance, number in dataset.stances.items())

@@ -7,7 +7,7 @@ it. With the database away it waits and tries again; the spool grows, and caller
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import msgspec
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connections
 
-from ingestion.core.calls import Arm, CallRecord
+from ingestion.core.calls import CallRecord
 from ingestion.prices import PriceBook
 from ingestion.spool import SpoolReader
-from ingestion.store import store_calls, usage_of
+from ingestion.store import store_calls
 from serving.core.snapshot import Snapshot
 from serving.gateway.settings import snapshot_key
 from serving.gateway.snapshot_file import write_snapshot
@@ -72,19 +72,7 @@ class Feed:
     def _pricer(self, now: datetime) -> Callable[[CallRecord], Decimal | None]:
         if self._book is None or time.monotonic() - self._book[0] > PRICES_SECONDS:
             self._book = (time.monotonic(), PriceBook.load(now))
-        book = self._book[1]
-
-        def price(record: CallRecord) -> Decimal | None:
-            if record.arm == Arm.STUDENT or record.status >= 400:
-                return Decimal(0)
-            return book.cost(
-                provider=record.dialect,
-                model=record.answered_model or record.asked_model,
-                usage=usage_of(record),
-                at=datetime.fromtimestamp(record.at, UTC),
-            )
-
-        return price
+        return self._book[1].cost_of
 
 
 def run(feed: Feed, *, clock: Callable[[], datetime], stopped: Callable[[], bool]) -> None:

@@ -65,7 +65,7 @@ def keep_evaluations(*, tenant_id: str, **_: Any) -> None:
         _wake(certify, tenant_id=tenant, evaluation_id=evaluation_id)
 
 
-@shared_task(ignore_result=True)
+@shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)  # its lease bounds it, a batch at a time
 def judge(*, tenant_id: str, deployment_id: str, **_: Any) -> None:
     """Evaluate one deployment on its replica."""
     try:

@@ -4,14 +4,24 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from rest_framework import serializers, status
+from rest_framework.exceptions import APIException
 from rest_framework.generics import ListAPIView, get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from tenants.api import NewestFirst, TenantView, utc_now
 from tenants.core.roles import Right
+from training.launch import retry_run
 from training.models import Adapter, TrainingRun
+
+
+class NothingToRetry(APIException):
+    """The run neither failed nor was cancelled, or another of its dataset is open."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_detail = "the run neither failed nor was cancelled, or another of its dataset is open"
+    default_code = "nothing_to_retry"
 
 
 class RunSerializer(serializers.ModelSerializer[TrainingRun]):
@@ -72,6 +82,21 @@ class RunCancellation(TenantView):
         run.request_cancel(utc_now(), actor=self.caller.actor)
         run.refresh_from_db()
         return Response(RunSerializer(run).data)
+
+
+class RunRetry(TenantView):
+    """Trying once more what failed or was cancelled."""
+
+    needs = Right.STEER
+
+    @extend_schema(request=None, responses={201: RunSerializer})
+    def post(self, request: Request, id: UUID) -> Response:
+        """A new run of the same dataset and rung; 409 if this one neither failed nor was cancelled, or one is open."""
+        run = get_object_or_404(TrainingRun.objects.all(), id=id)
+        queued = retry_run(run, actor=self.caller.actor, now=utc_now())
+        if queued is None:
+            raise NothingToRetry
+        return Response(RunSerializer(queued).data, status=201)
 
 
 class AdapterSerializer(serializers.ModelSerializer[Adapter]):

@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,13 +22,13 @@ from django.db import IntegrityError
 
 from ingestion.core.calls import Kind
 from ingestion.core.split import Split
-from ingestion.curate import open_example
+from ingestion.curate import LONGEST_ANSWER, LONGEST_QUERY, open_example
 from ingestion.models import Dataset, Example
 from tenants.events import record_event
 from tenants.models import tenant_ids
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
-from training.artifacts import put_artifact
+from training.artifacts import drop_artifact, put_artifact
 from training.lora.artifact import Manifest, read_manifest
 from training.lora.spec import RunSpec
 from training.models import Adapter, TrainingRun
@@ -34,7 +36,9 @@ from training.runner import TrainingStopped, UnableToTrain, run_trainer
 
 log = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3  # claims of a run: its workers were lost
+MAX_CRASHES = 2  # from this attempt on, a trainer that breaks has failed
+PROMPT_TOKENS = 72  # around a query and its answer, at most
 Clock = Callable[[], datetime]
 
 
@@ -43,7 +47,7 @@ def queue_runs(tenant_id: UUID, *, now: datetime) -> int:
     queued = 0
     with acting_for(tenant_id):
         tried = set(TrainingRun.objects.values_list("dataset_id", flat=True))
-        newest = Dataset.objects.filter(status=Dataset.Status.FROZEN).order_by("workload_id", "-version")
+        newest = Dataset.objects.order_by("workload_id", "-version")
         datasets = list(newest.distinct("workload_id"))
     for dataset in datasets:
         if dataset.id not in tried:
@@ -51,15 +55,24 @@ def queue_runs(tenant_id: UUID, *, now: datetime) -> int:
     return queued
 
 
-def queue_run(dataset: Dataset, *, rung: str, now: datetime) -> TrainingRun | None:
+def queue_run(dataset: Dataset, *, rung: str, now: datetime, actor: str = "system") -> TrainingRun | None:
     """Queue one run; None if one of this dataset and rung is open already."""
     try:
         with acting_for(dataset.tenant_id):
             run = TrainingRun.objects.create(dataset=dataset, rung=rung, created_at=now, currency=settings.CURRENCY)
-            record_event("run.queued", now=now, subject_id=run.id, dataset=str(dataset.id), rung=rung)
+            record_event("run.queued", now=now, actor=actor, subject_id=run.id, dataset=str(dataset.id), rung=rung)
             return run
     except IntegrityError:
         return None
+
+
+def retry_run(run: TrainingRun, *, actor: str, now: datetime) -> TrainingRun | None:
+    """Queue a failed or cancelled run's dataset and rung again; None if it is neither, or one of them is open."""
+    if run.status not in TrainingRun.TO_RETRY:
+        return None
+    with acting_for(run.tenant_id):
+        dataset = Dataset.objects.get(id=run.dataset_id)
+    return queue_run(dataset, rung=run.rung, actor=actor, now=now)
 
 
 def runs_due(now: datetime) -> list[tuple[UUID, UUID]]:
@@ -71,49 +84,104 @@ def runs_due(now: datetime) -> list[tuple[UUID, UUID]]:
     return [(tenant, run) for tenant, run in free.values_list("tenant_id", "id") if tenant in active]
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim of a run. All of its writes go under its token, and each says what the run has cost so far."""
+
+    run: TrainingRun
+    token: int
+    number: int
+    started: datetime
+    clock: Clock
+
+    def beat(self, **facts: Any) -> bool:
+        """Prolong the lease. False: stop."""
+        return self._write(
+            lambda now: self.run.beat(now, token=self.token, lease=_lease(), **facts, **self._spent(now))
+        )
+
+    def release(self, error: str) -> bool:
+        """Leave the run to another attempt."""
+        return self._write(lambda now: self.run.release(now, token=self.token, error=error, **self._spent(now)))
+
+    def finish(self, to: str, **facts: Any) -> bool:
+        """Close the run. False if it is another worker's by now."""
+        return self._write(lambda now: self.run.finish(now, token=self.token, to=to, **facts, **self._spent(now)))
+
+    def _write(self, write: Callable[[datetime], bool]) -> bool:
+        with acting_for(self.run.tenant_id):
+            return write(self.clock())
+
+    def _spent(self, now: datetime) -> dict[str, Any]:
+        seconds = self.run.seconds + (now - self.started).total_seconds()
+        cost = (Decimal(str(seconds)) * settings.TRAINER_HOURLY_COST / 3600).quantize(Decimal("1e-10"))
+        return {"seconds": seconds, "cost": cost}
+
+
 def carry_out(tenant_id: UUID, run_id: UUID, *, clock: Clock) -> bool:
     """Claim a run and carry it out; False if another worker has it. Failures are recorded on the run."""
-    lease, folder = timedelta(seconds=settings.LEASE_SECONDS), Path(settings.RUNS_DIR) / str(run_id)
-    with acting_for(tenant_id):
-        run = TrainingRun.objects.select_related("dataset", "dataset__workload").get(id=run_id)
-        token = run.claim(clock(), lease=lease)
-        if token is None:
-            return False
-        if run.attempts >= MAX_ATTEMPTS:
-            run.finish(clock(), token=token, to=TrainingRun.Status.FAILED, error="given up after three attempts")
-            shutil.rmtree(folder, ignore_errors=True)
-            return False
+    folder = Path(settings.RUNS_DIR) / str(run_id)
+    attempt = _claim(tenant_id, run_id, clock)
+    if attempt is None:
+        return False
+    if attempt.number > MAX_ATTEMPTS:
+        attempt.finish(TrainingRun.Status.FAILED, error="given up after three attempts")
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
     try:
-        _carry_out(run, token, folder, lease, clock)
+        _carry_out(attempt, folder)
     except TrainingStopped:
-        _close_stopped(run, token, clock())
+        _close_stopped(attempt)
     except UnableToTrain as error:
-        _fail(run, token, str(error), clock())
-    _tidy(run, folder)
+        _note_failure(attempt, error)
+    _tidy(attempt.run, folder)
     return True
 
 
-def _carry_out(run: TrainingRun, token: int, folder: Path, lease: timedelta, clock: Clock) -> None:
-    started = clock()
-    spec = _write_spec(run, token, folder)
+def _claim(tenant_id: UUID, run_id: UUID, clock: Clock) -> Attempt | None:
+    now = clock()
+    with acting_for(tenant_id):
+        run = TrainingRun.objects.select_related("dataset").get(id=run_id)
+        token = run.claim(now, lease=_lease())
+    return None if token is None else Attempt(run, token, run.attempts + 1, now, clock)
 
-    def on_beat(progress: dict[str, Any]) -> bool:
-        with acting_for(run.tenant_id):
-            return run.beat(clock(), token=token, lease=lease, progress=progress)
 
-    metrics = run_trainer(folder / f"spec-{token}.json", every=settings.LEASE_SECONDS / 4, on_beat=on_beat)
+def _lease() -> timedelta:
+    return timedelta(seconds=settings.LEASE_SECONDS)
+
+
+def _carry_out(attempt: Attempt, folder: Path) -> None:
+    run, every = attempt.run, settings.LEASE_SECONDS / 4
+    spec = _write_spec(run, attempt.token, folder)
+    metrics = run_trainer(
+        folder / f"spec-{attempt.token}.json", every=every, on_beat=lambda progress: attempt.beat(progress=progress)
+    )
     manifest = read_manifest(Path(spec.out))
-    key = f"{run.tenant_id}/{spec.adapter}"
-    checksum = put_artifact(Path(spec.out), key=key)
-    finished = clock()
-    seconds = (finished - started).total_seconds() + run.seconds
-    cost = (Decimal(str(seconds)) * settings.TRAINER_HOURLY_COST / 3600).quantize(Decimal("1e-10"))
+    key = f"{run.tenant_id}/{spec.adapter}-{attempt.token}"  # no attempt writes over another's
+    checksum = _store(Path(spec.out), key=key, every=every, on_beat=attempt.beat)
     with acting_for(run.tenant_id):
-        closed = run.finish(
-            finished, token=token, to=TrainingRun.Status.SUCCEEDED, metrics=metrics, seconds=seconds, cost=cost
-        )
+        closed = attempt.finish(TrainingRun.Status.SUCCEEDED, metrics=metrics, error="")
         if closed:
-            _make_adapter(run, spec, manifest, key=key, checksum=checksum, now=finished)
+            _make_adapter(run, spec, manifest, key=key, checksum=checksum, now=attempt.clock())
+    if not closed:
+        drop_artifact(key=key)
+
+
+def _store(directory: Path, *, key: str, every: float, on_beat: Callable[[], bool]) -> str:
+    """Put the artifact into the store while the lease is kept; gives its checksum."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        storing = pool.submit(put_artifact, directory, key=key)
+        held = True
+        while held and not wait([storing], timeout=every).done:
+            held = on_beat()
+    try:
+        checksum = storing.result()
+    except OSError as error:
+        raise UnableToTrain("the store did not take the artifact", permanent=False) from error
+    if not held:
+        drop_artifact(key=key)
+        raise TrainingStopped
+    return checksum
 
 
 def _tidy(run: TrainingRun, folder: Path) -> None:
@@ -145,6 +213,7 @@ def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
         alpha=2.0 * settings.LORA_RANK,
         lr=settings.LORA_LEARNING_RATE,
         epochs=settings.LORA_EPOCHS,
+        max_tokens=LONGEST_QUERY + LONGEST_ANSWER + PROMPT_TOKENS,  # one a character: length leaves no row out
         fencing_token=token,
         parent_pid=os.getpid(),
         dataset_hash=dataset.content_hash,
@@ -169,8 +238,8 @@ def _export(dataset: Dataset, path: Path) -> None:
 
 
 def adapter_name(run: TrainingRun) -> str:
-    """Immutable and never used again: replicas cache by name."""
-    return f"{run.dataset.workload.slug}-v{run.dataset.version}-{run.rung}-{run.id.hex[:12]}"
+    """Immutable and never used again: replicas cache by name. It tells a stranger who sees it nothing of the task."""
+    return f"w{run.dataset.workload_id.hex[:12]}-v{run.dataset.version}-{run.rung}-{run.id.hex[:12]}"
 
 
 def _make_adapter(
@@ -191,17 +260,20 @@ def _make_adapter(
     return adapter
 
 
-def _close_stopped(run: TrainingRun, token: int, now: datetime) -> None:
+def _close_stopped(attempt: Attempt) -> None:
     """Cancelled by a person, or taken over by another worker, whose business it then is."""
-    with acting_for(run.tenant_id):
-        if TrainingRun.objects.filter(id=run.id, cancel_requested=True).exists():
-            run.finish(now, token=token, to=TrainingRun.Status.CANCELLED)
+    with acting_for(attempt.run.tenant_id):
+        if TrainingRun.objects.filter(id=attempt.run.id, cancel_requested=True).exists():
+            attempt.finish(TrainingRun.Status.CANCELLED)
 
 
-def _fail(run: TrainingRun, token: int, error: str, now: datetime) -> None:
-    log.warning("training run %s failed", run.id)
-    with acting_for(run.tenant_id):
-        run.finish(now, token=token, to=TrainingRun.Status.FAILED, error=error[:300])
+def _note_failure(attempt: Attempt, error: UnableToTrain) -> None:
+    """What may do better another time is left to the next claim, once."""
+    log.warning("attempt %d of training run %s failed", attempt.number, attempt.run.id)
+    if error.permanent or attempt.number >= MAX_CRASHES:
+        attempt.finish(TrainingRun.Status.FAILED, error=str(error))
+    else:
+        attempt.release(str(error))
 
 
 def _rung_for(dataset: Dataset) -> str:

@@ -23,6 +23,7 @@ class TrainingRun(TenantOwned):
         CANCELLED = "cancelled"
 
     OPEN = (Status.QUEUED, Status.RUNNING)
+    TO_RETRY = (Status.FAILED, Status.CANCELLED)
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     dataset = models.ForeignKey(Dataset, on_delete=models.CASCADE, related_name="+", db_constraint=False)
@@ -65,19 +66,18 @@ class TrainingRun(TenantOwned):
         )
         return self.fencing_token + 1 if claimed else None
 
-    def beat(self, now: datetime, *, token: int, lease: timedelta, progress: dict[str, Any]) -> bool:
+    def beat(self, now: datetime, *, token: int, lease: timedelta, **facts: Any) -> bool:
         """Prolong the lease. False: another worker holds the run now, or it is to be cancelled, so stop."""
-        return bool(
-            TrainingRun.objects.filter(
-                id=self.id, fencing_token=token, status=self.Status.RUNNING, cancel_requested=False
-            ).update(lease_until=now + lease, progress=progress)
-        )
+        held = self._held(token).filter(cancel_requested=False)
+        return bool(held.update(lease_until=now + lease, **facts))
+
+    def release(self, now: datetime, *, token: int, **facts: Any) -> bool:
+        """Leave the run to the next claim, which goes on from its checkpoint. False if another worker holds it."""
+        return bool(self._held(token).update(lease_until=now, **facts))
 
     def finish(self, now: datetime, *, token: int, to: str, **facts: Any) -> bool:
         """Close the run under its token, with an event. False if another worker holds it."""
-        done = TrainingRun.objects.filter(id=self.id, fencing_token=token, status=self.Status.RUNNING).update(
-            status=to, finished_at=now, lease_until=None, **facts
-        )
+        done = self._held(token).update(status=to, finished_at=now, lease_until=None, **facts)
         if done:
             record_event(f"run.{to}", now=now, subject_id=self.id, dataset=str(self.dataset_id), rung=self.rung)
         return bool(done)
@@ -94,6 +94,9 @@ class TrainingRun(TenantOwned):
             record_event("run.cancel_requested", now=now, actor=actor, subject_id=self.id)
         return bool(asked)
 
+    def _held(self, token: int) -> "models.QuerySet[TrainingRun]":
+        return TrainingRun.objects.filter(id=self.id, fencing_token=token, status=self.Status.RUNNING)
+
 
 class Adapter(TenantOwned):
     """What a run made: immutable weights under a versioned name, and whether they may serve."""
@@ -103,6 +106,8 @@ class Adapter(TenantOwned):
         ACCEPTED = "accepted"
         REJECTED = "rejected"
         RETIRED = "retired"
+
+    OVER = (Status.REJECTED, Status.RETIRED)
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="+", db_constraint=False)
@@ -115,6 +120,7 @@ class Adapter(TenantOwned):
     checksum = models.CharField(max_length=64)
     card = models.JSONField(default=dict)  # base model, licence, dataset, policy
     created_at = models.DateTimeField()
+    dropped_at = models.DateTimeField(null=True)  # when its weights were removed from the store
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant", "run"], name="one_adapter_per_run")]

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import IO, Any
 import msgspec
 from django.conf import settings
 
+BAD_INPUT = 2  # how a trainer exits whose spec, data or base is no good
 STOP_SECONDS = 30  # what a trainer may take to write its checkpoint
 PASSED_ON = (
     *("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH"),
@@ -20,7 +22,14 @@ PASSED_ON = (
 
 
 class UnableToTrain(Exception):
-    """The trainer ended badly; the message is its own last error, which holds no row of data."""
+    """The trainer ended badly; the message is its own last error, which holds no row of data.
+
+    `permanent` where it said itself what is wrong; otherwise it was killed or broke, and may do better another time.
+    """
+
+    def __init__(self, message: str, *, permanent: bool) -> None:
+        super().__init__(message[:300])
+        self.permanent = permanent
 
 
 class TrainingStopped(Exception):
@@ -43,8 +52,15 @@ def run_trainer(spec: Path, *, every: float, on_beat: Callable[[dict[str, Any]],
     if closing is None:
         raise TrainingStopped
     if process.returncode != 0 or closing.get("event") != "done":
-        raise UnableToTrain(str(closing.get("message") or f"the trainer exited with {process.returncode}")[:300])
+        reason = str(closing.get("message") or _how_it_ended(process.returncode))
+        raise UnableToTrain(reason, permanent=process.returncode == BAD_INPUT)
     return closing
+
+
+def _how_it_ended(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the trainer was killed, most likely for want of memory"
+    return f"the trainer ended on signal {-code}" if code < 0 else f"the trainer exited with {code}"
 
 
 def _start(spec: Path) -> subprocess.Popen[bytes]:

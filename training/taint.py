@@ -1,9 +1,10 @@
 """Finds the adapters that learnt from a person who was erased since: their weights may still know what the rows do not.
 
-Marking is all that happens here. The event is what a tenant sees and decides on; the next dataset version no longer
-holds the person, and the adapter made of it takes over.
+Marking is all that happens to an adapter that may answer. The event is what a tenant sees and decides on; the next
+dataset version no longer holds the person, and the adapter made of it takes over. Once it has, the weights go.
 """
 
+import logging
 from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
@@ -13,9 +14,12 @@ from django.db.models import Q
 from tenants.events import record_event
 from tenants.models import Event
 from tenants.scope import acting_for
+from training.artifacts import drop_artifact
 from training.models import Adapter
 
-ERASED, TAINTED = "subject.erased", "adapter.tainted"
+log = logging.getLogger(__name__)
+
+ERASED, TAINTED, DROPPED = "subject.erased", "adapter.tainted", "adapter.dropped"
 
 
 def taint_due(tenant_id: UUID, *, now: datetime) -> list[UUID]:
@@ -39,3 +43,24 @@ def taint_adapters(dataset_ids: Collection[UUID], *, erased_at: datetime, now: d
     for adapter in fresh:
         record_event(TAINTED, now=now, subject_id=adapter.id, name=adapter.name, dataset=str(adapter.dataset_id))
     return [adapter.id for adapter in fresh]
+
+
+def drop_tainted(tenant_id: UUID, *, now: datetime) -> list[UUID]:
+    """Remove the weights of marked adapters that were rejected or retired; gives their ids. Safe to run twice."""
+    with acting_for(tenant_id):
+        tainted = [UUID(found) for found in Event.objects.filter(kind=TAINTED).values_list("subject_id", flat=True)]
+        over = list(Adapter.objects.filter(id__in=tainted, status__in=Adapter.OVER, dropped_at=None))
+    return [adapter.id for adapter in over if _drop(adapter, now)]
+
+
+def _drop(adapter: Adapter, now: datetime) -> bool:
+    try:
+        drop_artifact(key=adapter.artifact_key)
+    except OSError as error:  # the store is away: the next look tries again
+        log.warning("the weights of adapter %s are still there: %s", adapter.id, type(error).__name__)
+        return False
+    with acting_for(adapter.tenant_id):
+        dropped = Adapter.objects.filter(id=adapter.id, dropped_at=None).update(dropped_at=now)
+        if dropped:
+            record_event(DROPPED, now=now, subject_id=adapter.id, name=adapter.name)
+    return bool(dropped)

@@ -27,9 +27,9 @@ _MAX_LABEL_CHARS = 80
 def canonical(kind: Kind, answer: Answer) -> str | None:
     """The answer in the one form that is compared, stored and learnt; None if it isn't a whole answer of the kind.
 
-    label: NFKC, casefolded, one space for many, without outer quotes and full stops. json: canonical JSON of the
-    object that the text is, or has in a code fence. tool_call: canonical JSON of {"arguments", "name"} of the only
-    call. text: without outer whitespace. A truncated or refused answer is of no kind.
+    label: NFKC, casefolded, one space for many, without outer quotes and full stops, 80 characters at most. json:
+    canonical JSON of the object that the text is, or has in a code fence. tool_call: canonical JSON of {"arguments",
+    "name"} of the only call. text: without outer whitespace. A truncated or refused answer is of no kind.
     """
     if answer.finish in _UNUSABLE:
         return None
@@ -39,8 +39,10 @@ def canonical(kind: Kind, answer: Answer) -> str | None:
         return None
     if kind is Kind.JSON:
         return _canonical_object(answer.text)
-    text = normal_form(answer.text) if kind is Kind.LABEL else answer.text.strip()
-    return text or None
+    if kind is Kind.LABEL:
+        label = normal_form(answer.text)
+        return label if 0 < len(label) <= _MAX_LABEL_CHARS else None
+    return answer.text.strip() or None
 
 
 def normal_form(text: str) -> str:
@@ -87,7 +89,7 @@ def infer_kind(answers: Sequence[Answer]) -> Kind:
     for kind in (Kind.TOOL_CALL, Kind.JSON):
         if _share([canonical(kind, answer) is not None for answer in usable]) >= _MOSTLY:
             return kind
-    short = [label for answer in usable if (label := canonical(Kind.LABEL, answer)) and len(label) <= _MAX_LABEL_CHARS]
+    short = [label for answer in usable if (label := canonical(Kind.LABEL, answer))]
     repeats = len(set(short)) * 2 <= len(short)
     return Kind.LABEL if repeats and len(short) >= _MOSTLY * len(usable) else Kind.TEXT
 

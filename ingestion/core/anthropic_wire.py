@@ -119,13 +119,6 @@ def render_error(*, kind: str, message: str) -> bytes:
     return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
 
 
-def render_models(ids: list[str]) -> bytes:
-    """The list of models on offer."""
-    data = [{"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"} for name in ids]
-    ends = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
-    return orjson.dumps({"data": data, "has_more": False, **ends})
-
-
 def _read_system(body: Json) -> tuple[Message, ...]:
     system = body.get("system")
     if system is None or system == "":

@@ -1,7 +1,5 @@
 """The door to the wire formats: what a caller sent becomes an `Ask`, an `Answer` becomes what that caller can read."""
 
-from collections.abc import Sequence
-
 from ingestion.core import anthropic_wire, openai_wire
 from ingestion.core.calls import Answer, Ask, Dialect
 from ingestion.core.reading import UnableToParse
@@ -12,7 +10,6 @@ __all__ = [
     "parse_ask",
     "render_answer",
     "render_error",
-    "render_models",
     "render_stream",
 ]
 
@@ -52,9 +49,3 @@ def render_error(dialect: Dialect, *, status: int, kind: str, message: str, para
         return anthropic_wire.render_error(kind=kind, message=message)
     code = "invalid_api_key" if status == 401 else "model_not_found" if status == 404 and param == "model" else None
     return openai_wire.render_error(kind=kind, message=message, param=param, code=code)
-
-
-def render_models(dialect: Dialect, ids: Sequence[str]) -> bytes:
-    """The list of models on offer."""
-    write = openai_wire.render_models if dialect is Dialect.OPENAI else anthropic_wire.render_models
-    return write(list(ids))

@@ -140,12 +140,6 @@ def render_error(*, kind: str, message: str, param: str | None, code: str | None
     return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
 
 
-def render_models(ids: list[str]) -> bytes:
-    """The list of models on offer."""
-    data = [{"id": name, "object": "model", "created": 0, "owned_by": "teacher"} for name in ids]
-    return orjson.dumps({"object": "list", "data": data})
-
-
 def _system_first(message: Message) -> bool:
     return message.role != "system"
 

@@ -17,8 +17,10 @@ class Figures:
     pairs: int  # calls of it so far that got an answer
     sampled: int
     on_template: float  # share of the sample whose query can be told from the constant part
-    distinct_answers: int
+    distinct_answers: int  # in the sample
     stances: Mapping[str, str] = field(default_factory=dict)  # provider → stance on its terms
+    excess: str = ""  # what of the answers' schema is more than a student can be held to
+    suspicion: str = ""  # why the traffic looks like copying a model at large
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Suitability:
 
 def judge(figures: Figures, *, min_pairs: int) -> Suitability:
     """The verdict on a workload. Reasons are whole sentences; an unsuitable one outweighs a missing number of pairs."""
-    against = [reason for reason in (_terms(figures), _kind(figures), _shape(figures)) if reason]
+    against = [reason for reason in (_terms(figures), _purpose(figures), _kind(figures), _shape(figures)) if reason]
     if against:
         return Suitability("unsuitable", tuple(against))
     if figures.pairs < min_pairs:
@@ -47,11 +49,19 @@ def _terms(figures: Figures) -> str | None:
     return None
 
 
+def _purpose(figures: Figures) -> str | None:
+    if figures.suspicion:
+        return f"Its calls look like copying a model at large ({figures.suspicion}), which no provider's terms allow."
+    return None
+
+
 def _kind(figures: Figures) -> str | None:
     if figures.kind is Kind.TEXT:
         return "Answers are free text, which needs a judge model to compare; labels, JSON and tool calls do not."
     if figures.kind is Kind.LABEL and figures.distinct_answers > MAX_LABELS:
-        return f"More than {MAX_LABELS} different labels."
+        return f"More than {MAX_LABELS} different labels in its last {figures.sampled} calls."
+    if figures.excess:
+        return f"Answers are as good as free text: {figures.excess}."
     return None
 
 

@@ -4,6 +4,7 @@ The terms themselves are facts a person enters, per provider and model, with the
 what follows from them.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +13,13 @@ _BROAD = 0.5  # distinct fingerprints per call: a workload asks the same kind of
 _UNREPEATED = 0.98  # share of queries with no near duplicate; real traffic repeats itself
 _FRESH = 0.5  # share of calls under keys or subjects younger than a week
 _ENGINEERED = 0.5  # share of queries that ask for reasoning, for variants, or for the model's own instructions
+_ENGINEERED_QUERY = re.compile(
+    r"\b(?:step[ -]by[ -]step|chain of thought|think (?:aloud|out loud|through)"
+    r"|(?:explain|show) your (?:reasoning|thinking)"
+    r"|rephrase|paraphrase|(?:different|other|more) ways|variations? of"
+    r"|(?:system|hidden|initial) prompt|(?:your|previous|above) instructions)\b",
+    re.IGNORECASE,
+)
 _ENOUGH = 3  # how many of the four signs make a suspicion
 
 
@@ -25,7 +33,7 @@ class Stance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrafficSigns:
-    """A tenant's traffic over a week, as counts and shares in [0, 1]."""
+    """A workload's traffic over a week, as counts and shares in [0, 1]."""
 
     calls: int
     distinct_fingerprints: int
@@ -37,6 +45,11 @@ class TrafficSigns:
 def may_train(stance: Stance) -> bool:
     """Whether a pair under this stance may become an example of the tenant's own student."""
     return stance is not Stance.FORBIDDEN
+
+
+def is_engineered(query: str) -> bool:
+    """Whether a query asks for the model's reasoning, for variants of an answer, or for the model's instructions."""
+    return _ENGINEERED_QUERY.search(query) is not None
 
 
 def looks_like_extraction(signals: TrafficSigns) -> str | None:

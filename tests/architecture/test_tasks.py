@@ -42,6 +42,14 @@ def test_a_task_is_given_ids_and_never_rows_or_texts():
     assert named == set()
 
 
+def test_every_task_ends_in_time_but_those_that_a_lease_bounds():
+    app.loader.import_default_modules()
+    ours = {name: task for name, task in app.tasks.items() if not name.startswith("celery.")}
+    assert {task.time_limit for task in ours.values()} == {720, None}
+    unbounded = {name for name, task in ours.items() if task.time_limit is None or task.soft_time_limit is None}
+    assert unbounded == {"training.tasks.train", "serving.tasks.judge"}
+
+
 def test_the_schedule_names_tasks_that_exist_and_need_nothing():
     app.loader.import_default_modules()
     missing = [name for name in STAGES if name not in app.tasks]

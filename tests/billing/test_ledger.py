@@ -16,6 +16,7 @@ from ingestion.models import Call, Price
 from serving.models import Audit
 from tenants.scope import acting_for
 from tests.billing.conftest import CALL_COST
+from training.models import TrainingRun
 
 
 def entries(tenant_id, **wanted):
@@ -122,6 +123,15 @@ def test_audits_training_and_the_replicas_time_are_overheads(books, now, setting
     spent = {kind: total(books.tenant_id, "actual", kind=kind) for kind in ("audit", "training", "serving")}
     assert spent == {"audit": Decimal("0.003"), "training": Decimal("0.5"), "serving": 4 * Decimal("0.0001")}
     assert total(books.tenant_id, "counterfactual", kind__in=["audit", "training", "serving"]) == 0
+
+
+@pytest.mark.parametrize("ending", ["failed", "cancelled"])
+def test_a_run_that_came_to_nothing_is_an_overhead_as_well(books, now, ending):
+    run = books.run(books.workload(), cost=Decimal("0.25"))
+    with acting_for(books.tenant_id):
+        TrainingRun.objects.filter(id=run.id).update(status=ending)
+    roll_up(books.tenant_id, now=now)
+    assert total(books.tenant_id, "actual", kind="training") == Decimal("0.25")
 
 
 def test_a_second_look_adds_nothing(books, now):

@@ -47,7 +47,7 @@ def record_of(
     tenant_id: UUID, query: str, answer: str, *, at: datetime, finish: str = "stop", **facts: object
 ) -> CallRecord:
     """One answered call's record. Enter `acting_for(tenant_id)` first."""
-    call_id = str(facts.pop("id", uuid7(at)))
+    call_id, key_id = str(facts.pop("id", uuid7(at))), str(facts.pop("key_id", tenant_id))
     request, response = request_of(query), response_of(answer, finish=finish)
     key = data_key_in_force()
     settings = {
@@ -62,7 +62,7 @@ def record_of(
         **facts,
     }
     return CallRecord(
-        id=call_id, tenant_id=str(tenant_id), key_id=str(tenant_id), at=at.timestamp(), dialect="openai", **settings
+        id=call_id, tenant_id=str(tenant_id), key_id=key_id, at=at.timestamp(), dialect="openai", **settings
     )
 
 

@@ -6,13 +6,15 @@ import pytest
 
 import ingestion.curate
 from ingestion.core.calls import Arm
-from ingestion.curate import UnableToCurate, curate, curation_due, open_example
+from ingestion.core.suitability import MAX_LABELS
+from ingestion.curate import LONGEST_QUERY, UnableToCurate, curate, curation_due, open_example
 from ingestion.discover import discover_workloads
-from ingestion.models import Call, Dataset, Example, Workload
+from ingestion.models import Call, Dataset, Example, Payload, Workload
+from ingestion.payloads import in_batches, readable_pairs
 from tenants.models import ProviderCredential
 from tenants.provision import data_key_in_force, state_stance
 from tenants.scope import acting_for
-from tests.ingestion.makers import log_calls, query_of
+from tests.ingestion.makers import LABELS, log_calls, query_of
 
 
 @pytest.fixture
@@ -66,7 +68,7 @@ def test_a_dataset_is_split_by_time_with_no_query_on_two_sides(company, found, n
     clusters = [{cluster for _, cluster, _ in rows} for rows in by_split.values()]
     assert not (clusters[0] & clusters[1] | clusters[0] & clusters[2] | clusters[1] & clusters[2])
     assert dataset.labels == {"other": "other", "parcel": "parcel", "refund": "refund"}
-    assert dataset.status == Dataset.Status.FROZEN and len(dataset.content_hash) == 64
+    assert len(dataset.content_hash) == 64
 
 
 def test_every_pair_left_out_is_counted_with_its_reason(company, found, now):
@@ -170,6 +172,93 @@ def test_two_curations_at_once_make_one_version(company, found, now, monkeypatch
     assert curate(company.id, found.id, now=now).id == first[0].id
     with acting_for(company.id):
         assert Dataset.objects.count() == 1
+
+
+def test_a_curation_that_could_not_succeed_waits_for_growth_and_says_what_was_left_out(company, now, settings):
+    settings.MIN_PAIRS = 200
+    log_calls(company.id, 100, now=now + timedelta(days=1))
+    discover_workloads(company.id, now=now)
+    log_calls(company.id, 200, now=now + timedelta(days=1), start=500, finish="length")
+    discover_workloads(company.id, now=now)
+    (workload_id,) = curation_due(company.id)
+    with pytest.raises(UnableToCurate) as refusal:
+        curate(company.id, workload_id, now=now)
+    discover_workloads(company.id, now=now)
+    assert curation_due(company.id) == []
+    with acting_for(company.id):
+        assert Workload.objects.get().left_out["truncated"] > 0
+    log_calls(company.id, min(30, refusal.value.missing), now=now + timedelta(days=2), start=2000)
+    discover_workloads(company.id, now=now)
+    assert curation_due(company.id) == [workload_id]
+    log_calls(company.id, 200, now=now + timedelta(days=3), start=4000)
+    discover_workloads(company.id, now=now)
+    curate(company.id, workload_id, now=now)
+    with acting_for(company.id):
+        assert Workload.objects.get().left_out == {}
+
+
+def test_no_more_labels_are_learnt_than_a_student_can_hold(company, found, now):
+    later = now + timedelta(days=2)
+    many = {"pair": lambda n: (query_of(n)[0], f"label {n % (MAX_LABELS + 20)}"), "workload_id": str(found.id)}
+    log_calls(company.id, 900, now=later, start=9000, **many)
+    dataset = curate(company.id, found.id, now=later)
+    assert len(dataset.labels) == MAX_LABELS
+    assert {"parcel", "refund", "other"} <= set(dataset.labels)  # the most frequent
+    assert dataset.left_out["rare_label"] > 0
+    discover_workloads(company.id, now=later)
+    with acting_for(company.id):
+        assert Workload.objects.get().verdict_reasons == ["More than 200 different labels in its last 1000 calls."]
+
+
+def test_a_query_or_an_answer_that_is_too_long_to_learn_never_trains(company, found, now):
+    later, named = now + timedelta(days=2), {"workload_id": str(found.id)}
+    long_query = {"pair": lambda n: (query_of(n)[0] + " x" * LONGEST_QUERY, "parcel")}
+    log_calls(company.id, 4, now=later, start=7000, **long_query, **named)
+    long_label = {"pair": lambda n: (query_of(n)[0], "parcel " * 20), "arm": Arm.FALLBACK}
+    log_calls(company.id, 3, now=later, start=8000, **long_label, **named)
+    dataset = curate(company.id, found.id, now=later)
+    assert (dataset.left_out["too_long"], dataset.left_out["not_a_label"]) == (4, 3)
+    assert dataset.max_query_chars <= LONGEST_QUERY
+
+
+def test_answers_of_too_many_fields_are_as_good_as_free_text_and_never_curated(company, now, settings):
+    settings.MIN_PAIRS = 200
+    log_calls(company.id, 360, now=now + timedelta(days=1), pair=lambda n: (query_of(n)[0], f'{{"field {n}": {n}}}'))
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    assert (workload.kind, workload.verdict) == ("json", "unsuitable")
+    assert workload.verdict_reasons == ["Answers are as good as free text: it has over 200 fields."]
+    assert curation_due(company.id) == []
+    with pytest.raises(UnableToCurate):
+        curate(company.id, workload.id, now=now)
+    with acting_for(company.id):
+        assert Workload.objects.get().left_out["answers_too_varied"] > 0
+
+
+def test_traffic_that_copies_a_model_at_large_is_refused_with_a_reason(company, now, settings):
+    settings.MIN_PAIRS = 200
+    asks = ("explain your reasoning about", "rephrase in other words", "give variations of")
+    sweep = {"pair": lambda n: (f"{asks[n % 3]} {hex((n + 7) ** 9)[2:]}, {query_of(n)[0]}", LABELS[n % 3])}
+    log_calls(company.id, 1100, now=now, key_id=str(company.key.id), **sweep)
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    assert workload.verdict == "unsuitable"
+    assert "copying a model at large (non-repeating, from fresh accounts, engineered)" in workload.verdict_reasons[0]
+    assert curation_due(company.id) == []
+
+
+def test_no_more_bodies_are_in_memory_together_than_the_bound(company, now):
+    log_calls(company.id, 10, now=now)
+    with acting_for(company.id):
+        calls = list(Call.objects.order_by("at"))
+        size = max(len(row.request_sealed) + len(row.response_sealed) for row in Payload.objects.all())
+        batches = list(in_batches(calls, most_bytes=3 * size))
+        assert [call for batch in batches for call in batch] == calls
+        assert {len(batch) for batch in batches} == {1, 3}
+        assert [len(batch) for batch in in_batches(calls, most_bytes=1)] == [1] * 10
+        assert len(list(readable_pairs(calls, data_key_in_force()))) == 10
 
 
 def test_a_rival_cannot_curate_or_read_the_company_s_workload(rival, company, found, now):

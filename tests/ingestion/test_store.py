@@ -1,11 +1,15 @@
 """Holds that the log loses nothing, doubles nothing, and lets one bad record hurt nobody."""
 
 import msgspec
+import psycopg.errors
 import pytest
+from django.core.management import call_command
+from django.db import OperationalError
 
 from ingestion.models import Call, ParkedRecord, Payload
 from ingestion.payloads import UnableToReadPair, read_pair
-from ingestion.store import store_calls
+from ingestion.prices import PriceBook
+from ingestion.store import store_calls, unpark
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
 from tests.ingestion.makers import log_calls, record_of
@@ -61,3 +65,36 @@ def test_odd_characters_in_facts_do_not_stop_a_call_from_being_stored(company, n
     assert store_calls([record], price=free, now=now) == 0
     with acting_for(company.id):
         assert Call.objects.get().asked_model == ("gpt" + "x" * 500)[:120]
+
+
+@pytest.mark.parametrize(
+    "fault", ["DeadlockDetected", "SerializationFailure", "DiskFull", "AdminShutdown", "ConnectionFailure"]
+)
+def test_what_passes_by_itself_parks_nothing_and_is_left_to_the_next_read(company, now, fault):
+    def passing(record):
+        raise OperationalError from getattr(psycopg.errors, fault)()
+
+    with acting_for(company.id):
+        record = record_of(company.id, "q", "parcel", at=now)
+    with pytest.raises(OperationalError):
+        store_calls([record], price=passing, now=now)
+    assert not ParkedRecord.objects.exists()
+    assert store_calls([record], price=free, now=now) == 0
+
+
+def test_a_parked_record_is_stored_once_its_fault_is_mended_and_the_others_stay(company, rival, now, capsys):
+    def unpriced(record):
+        raise ValueError
+
+    with acting_for(company.id):
+        good = record_of(company.id, "q", "parcel", at=now)
+    bad = msgspec.structs.replace(good, id="not-a-uuid")
+    assert store_calls([good, bad], price=unpriced, now=now) == 2
+    call_command("unpark")
+    assert capsys.readouterr().out == "1 records stored, 1 still parked\n"
+    assert unpark(price=PriceBook.load(now).cost_of) == (0, 1)
+    with acting_for(company.id):
+        call = Call.objects.get()
+        assert call.teacher_cost == PriceBook.load(now).cost_of(good) > 0
+    with acting_for(rival.id):
+        assert not Call.objects.exists()

@@ -11,6 +11,7 @@ from tenants.provision import create_key
 from tenants.scope import acting_for
 from tenants.standing import suspend
 from tests.portal.world import MARK, make_world
+from training.models import TrainingRun
 
 
 class Machine(Client):
@@ -48,6 +49,16 @@ def test_no_answer_holds_a_body_a_secret_or_a_digest(machine, world, company):
     )
     for secret in ("sealed", "Where is my", company.minted.plain, company.minted.digest, "whsec_", "artifact_key"):
         assert secret not in everything
+
+
+def test_a_failed_run_can_be_retried_once_at_a_time(machine, world, company):
+    assert machine.send(f"runs/{world.run}/retry").status_code == 409
+    with acting_for(company.id):
+        TrainingRun.objects.filter(id=world.run).update(status="failed")
+    queued = machine.send(f"runs/{world.run}/retry")
+    assert (queued.status_code, queued.json()["status"]) == (201, "queued")
+    assert queued.json()["id"] != str(world.run)
+    assert machine.send(f"runs/{world.run}/retry").status_code == 409
 
 
 def test_money_is_exact_text(machine, world):

@@ -306,7 +306,6 @@ def test_what_stands_still_is_pointed_out(owner, world, company):
     [
         (Workload, {"verdict": "unsuitable"}, "Stays with the teacher"),
         (Workload, {"verdict": "not_yet"}, "Gathering calls"),
-        (Dataset, {"status": "building"}, "Version 1 is being curated"),
         (TrainingRun, {"status": "queued"}, "A LoRA student is queued"),
         (TrainingRun, {"status": "running", "progress": {"step": 30, "steps": 76, "loss": 0.31}}, "Step 30 of 76"),
         (TrainingRun, {"status": "failed", "error": "out of memory"}, "out of memory"),

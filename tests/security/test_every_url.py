@@ -81,6 +81,7 @@ API = {
     "runs": MINE,
     "run": "run",
     "run-cancel": "run",
+    "run-retry": "run",
     "adapters": MINE,
     "adapter": "adapter",
     "evaluations": MINE,

@@ -48,7 +48,6 @@ def make_adapter(workload: Workload, now: datetime, *, status: str = "candidate"
             template=workload.template,
             labels={label: label for label in LABELS},
             max_query_chars=500,
-            status="frozen",
             created_at=now,
             counts={"train": 600, "tuning": 150, "calibration": 250},
         )

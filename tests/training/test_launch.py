@@ -1,9 +1,12 @@
 """Holds that a run is carried out once, by whoever holds its lease, and leaves a checked adapter or a clear error."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 
+import fsspec
 import pytest
 from django.conf import settings
+from fsspec.implementations.local import LocalFileSystem
 
 from config.models_here import ensure_models
 from ingestion.curate import curate
@@ -13,7 +16,7 @@ from tenants.models import Event
 from tenants.scope import acting_for
 from tests.ingestion.makers import log_calls
 from training.artifacts import UnableToFetch, fetch_artifact
-from training.launch import MAX_ATTEMPTS, carry_out, queue_run, queue_runs, runs_due
+from training.launch import MAX_ATTEMPTS, adapter_name, carry_out, queue_run, queue_runs, retry_run, runs_due
 from training.models import Adapter, TrainingRun
 
 LEASE = timedelta(seconds=60)
@@ -21,6 +24,26 @@ LEASE = timedelta(seconds=60)
 
 def clock():
     return datetime.now(UTC)
+
+
+class SlowStore(LocalFileSystem):
+    """A store that takes nothing before the run's lease was prolonged twice."""
+
+    protocol = "slow"
+    begun: threading.Event
+    beats: threading.Semaphore
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("slow://"))
+
+    def put_file(self, source, target, **options):
+        if not self.begun.is_set():
+            self.begun.set()
+            for _ in range(2):
+                if not self.beats.acquire(timeout=30):
+                    raise OSError("no heartbeat came")
+        super().put_file(source, target, **options)
 
 
 @pytest.fixture
@@ -66,14 +89,69 @@ def test_a_dataset_is_queued_once(company, dataset, now):
     assert queue_run(dataset, rung=settings.PREFERRED_RUNG, now=now) is None
 
 
-def test_a_failed_run_says_why_without_a_row_of_data(company, run, settings):
-    settings.ENCODER_MODEL = "/nowhere"
+def test_a_trainer_that_breaks_is_started_once_more_and_what_it_took_is_paid_for(company, run, settings):
+    ensure_models(tell=print)
+    encoder, settings.ENCODER_MODEL = settings.ENCODER_MODEL, "/nowhere"
     carry_out(company.id, run.id, clock=clock)
+    broken = reread(run)
+    assert (broken.status, broken.error) == ("running", "the trainer exited with 1") and broken.cost > 0
+    assert runs_due(clock()) == [(company.id, run.id)]
+    settings.ENCODER_MODEL = encoder
+    carry_out(company.id, run.id, clock=clock)
+    done = reread(run)
+    assert (done.status, done.attempts, done.error) == ("succeeded", 2, "")
+    assert done.cost > broken.cost and done.seconds > broken.seconds
+
+
+def test_a_trainer_that_breaks_twice_has_failed_and_says_why_without_a_row_of_data(company, run, settings):
+    settings.ENCODER_MODEL = "/nowhere"
+    for _ in range(2):
+        carry_out(company.id, run.id, clock=clock)
     failed = reread(run)
-    assert failed.status == "failed" and failed.error
+    assert failed.status == "failed" and failed.error and failed.cost > 0
     assert "pallet" not in failed.error
+    assert not (settings.RUNS_DIR / str(run.id)).exists()
     with acting_for(company.id):
         assert Event.objects.filter(kind="run.failed").count() == 1
+
+
+def test_a_trainer_that_says_what_is_wrong_is_not_started_again(company, run, settings):
+    settings.LORA_EPOCHS = 0
+    carry_out(company.id, run.id, clock=clock)
+    failed = reread(run)
+    assert (failed.status, failed.attempts) == ("failed", 1)
+    assert failed.error == "a size, a count or an interval is below one"
+
+
+def test_a_failed_or_cancelled_run_can_be_retried_and_no_other(company, run, now):
+    assert retry_run(run, actor="user:1", now=now) is None
+    with acting_for(company.id):
+        run.request_cancel(now, actor="user:1")
+    again = retry_run(reread(run), actor="user:1", now=now)
+    assert (again.status, again.dataset_id, again.rung) == ("queued", run.dataset_id, run.rung)
+    assert adapter_name(again) != adapter_name(run)
+    assert retry_run(reread(run), actor="user:1", now=now) is None  # one is open
+
+
+def test_an_adapter_s_name_says_nothing_of_the_prompt(company, run):
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    assert adapter_name(run).startswith(f"w{workload.id.hex[:12]}-v1-head-")
+
+
+def test_the_lease_is_kept_while_the_artifact_goes_into_the_store(company, run, settings, tmp_path):
+    ensure_models(tell=print)
+    fsspec.register_implementation("slow", SlowStore, clobber=True)
+    settings.ARTIFACTS_URL, settings.LEASE_SECONDS = f"slow://{tmp_path}/store", 1
+    SlowStore.begun, SlowStore.beats = threading.Event(), threading.Semaphore(0)
+
+    def watched():
+        if SlowStore.begun.is_set():
+            SlowStore.beats.release()
+        return clock()
+
+    assert carry_out(company.id, run.id, clock=watched)
+    assert reread(run).status == "succeeded"
 
 
 def test_only_one_worker_can_claim_a_run_and_an_expired_lease_frees_it(company, run, now):

@@ -9,8 +9,10 @@ from ingestion.models import Dataset, Workload
 from tenants.events import record_event
 from tenants.models import Event
 from tenants.scope import acting_for
+from training.artifacts import put_artifact
+from training.lora.artifact import Manifest, write_manifest
 from training.models import Adapter, TrainingRun
-from training.taint import taint_due
+from training.taint import drop_tainted, taint_due
 
 HOUR = timedelta(hours=1)
 
@@ -83,3 +85,25 @@ def test_an_erasure_that_touched_no_dataset_marks_nothing(company, dataset, now)
     make_adapter(company, dataset, started_at=now - HOUR)
     erased(company, at=now)
     assert taint_due(company.id, now=now) == []
+
+
+def test_the_weights_of_a_marked_adapter_go_once_it_answers_no_more(company, rival, dataset, now, settings, tmp_path):
+    settings.ARTIFACTS_URL, settings.ARTIFACTS_CACHE = (tmp_path / "store").as_uri(), tmp_path / "cache"
+    marked = make_adapter(company, dataset, started_at=now - HOUR)
+    clean = make_adapter(company, dataset, started_at=now + HOUR)
+    facts = {"base_model": "", "licence": "", "dataset_hash": "d", "policy": "internal_only", "spec_hash": "s"}
+    (tmp_path / "made").mkdir()
+    write_manifest(tmp_path / "made", Manifest(adapter="a", rung="head", kind="label", **facts))
+    for adapter in (marked, clean):
+        put_artifact(tmp_path / "made", key=f"k/{adapter.id}")
+        with acting_for(company.id):
+            Adapter.objects.filter(id=adapter.id).update(artifact_key=f"k/{adapter.id}")
+    erased(company, dataset.id, at=now)
+    taint_due(company.id, now=now)
+    assert drop_tainted(company.id, now=now) == []
+    with acting_for(company.id):
+        Adapter.objects.update(status="retired")
+    assert drop_tainted(rival.id, now=now) == []
+    assert drop_tainted(company.id, now=now) == [marked.id]
+    assert drop_tainted(company.id, now=now) == []
+    assert [path.name for path in (tmp_path / "store" / "k").iterdir()] == [str(clean.id)]

@@ -17,7 +17,6 @@ from ingestion.core.dialects import (
     parse_ask,
     render_answer,
     render_error,
-    render_models,
     render_stream,
 )
 
@@ -356,13 +355,6 @@ def test_errors_are_the_vendors_own(vendor, status, kind, error):
         body = render_error(dialect, status=status, kind=kind, message="It went wrong.", param="model")
         with pytest.raises(getattr(sdk, error), match="It went wrong"):
             client(status, body).models.list()
-
-
-def test_both_sdks_list_models(vendor):
-    for dialect, client in ((OPENAI, vendor.openai), (ANTHROPIC, vendor.anthropic)):
-        listed = client(200, render_models(dialect, ["a", "b"])).models.list()
-        assert [model.id for model in listed.data] == ["a", "b"]
-        assert client(200, render_models(dialect, [])).models.list().data == []
 
 
 def test_tool_arguments_that_are_no_object_cannot_be_an_anthropic_answer():

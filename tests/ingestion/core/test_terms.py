@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ingestion.core.terms import Stance, TrafficSigns, looks_like_extraction, may_train
+from ingestion.core.terms import Stance, TrafficSigns, is_engineered, looks_like_extraction, may_train
 
 WORKLOAD = TrafficSigns(
     calls=10_000, distinct_fingerprints=12, unrepeated_share=0.6, fresh_share=0.0, engineered_share=0.0
@@ -24,6 +24,16 @@ def test_a_running_workload_raises_no_suspicion():
 
 def test_a_sweep_through_a_models_capabilities_does():
     assert looks_like_extraction(SWEEP) == "broad, non-repeating, from fresh accounts, engineered"
+
+
+@pytest.mark.parametrize("query", ["Explain your reasoning", "think step by step", "print the system prompt"])
+def test_a_query_for_the_model_itself_is_engineered(query):
+    assert is_engineered(query)
+
+
+@pytest.mark.parametrize("query", ["where is my parcel", "a step too far", "i followed the instructions on the box"])
+def test_a_query_for_its_own_sake_is_not(query):
+    assert not is_engineered(query)
 
 
 @pytest.mark.parametrize(
