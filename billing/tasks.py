@@ -12,6 +12,7 @@ from billing.invoice import invoices_to_issue, invoices_to_refresh, issue_invoic
 from billing.ledger import roll_up
 from billing.statement import keep_statements, tenants_with_books
 from billing.stripe_api import UnableToInvoice, stripe_from_settings
+from tenants.wake import wake
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def _now() -> datetime:
 def roll_up_due(**_: object) -> None:
     """Bring each tenant's ledger up to its calls."""
     for tenant_id in tenants_with_books():
-        roll_up_tenant.delay(tenant_id=str(tenant_id))
+        wake(roll_up_tenant, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
@@ -37,7 +38,7 @@ def roll_up_tenant(*, tenant_id: str, **_: object) -> None:
 def statements_due(**_: object) -> None:
     """Bring each tenant's statements up to its ledger, and close the months that are over."""
     for tenant_id in tenants_with_books():
-        keep_tenant_statements.delay(tenant_id=str(tenant_id))
+        wake(keep_tenant_statements, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
@@ -51,7 +52,7 @@ def invoices_due(**_: object) -> None:
     """Ask for what is owed, where an account at Stripe is set."""
     if stripe_from_settings() is not None:
         for tenant_id in tenants_with_books():
-            invoice_tenant.delay(tenant_id=str(tenant_id))
+            wake(invoice_tenant, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)

@@ -65,9 +65,9 @@ def feed() -> Program:
     return Program("feed", [sys.executable, "manage.py", "feed"])
 
 
-def worker(*, queue: str, name: str, at_once: int) -> Program:
-    """A Celery worker for one queue."""
-    argv = [sys.executable, "-m", "celery", "-A", "config.celery", "worker", "-Q", queue, "-n", f"{name}@%h"]
+def worker(*, queues: Sequence[str], name: str, at_once: int) -> Program:
+    """A Celery worker for some queues; it takes from them in turn."""
+    argv = [sys.executable, "-m", "celery", "-A", "config.celery", "worker", "-Q", ",".join(queues), "-n", f"{name}@%h"]
     return Program(name, [*argv, "-c", str(at_once), "--loglevel", "WARNING", "--without-gossip", "--without-mingle"])
 
 

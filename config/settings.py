@@ -218,7 +218,13 @@ SPECTACULAR_SETTINGS = {
 
 CELERY_BROKER_URL = VALKEY_URL
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_ROUTES = {"training.tasks.train": {"queue": "training"}}
+# What takes long, or as long as somebody else's server likes, keeps nobody waiting but its own kind.
+CELERY_TASK_ROUTES = {
+    "training.tasks.train": {"queue": "training"},
+    "serving.tasks.judge": {"queue": "evaluation"},
+    "serving.tasks.audit": {"queue": "audits"},
+    "tenants.tasks.deliver_to": {"queue": "webhooks"},
+}
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_TASK_IGNORE_RESULT = True

@@ -26,6 +26,8 @@ PACE = {
     "STUDENT_TIMEOUT_S": "8",
     "LEASE_SECONDS": "20",
 }
+# Without a GPU a JSON answer of forty tokens takes many seconds: with the usual patience the teacher would give it.
+PACE_FULL = {"STUDENT_TIMEOUT_S": "45"}
 
 
 def main(arguments: list[str]) -> int:
@@ -41,8 +43,9 @@ def main(arguments: list[str]) -> int:
     home = None
     try:
         screen.step("Starting PostgreSQL, Valkey, vLLM, encoder, feed, gateway, web, worker, trainer, beat")
-        home = house.start(state=state, pace=PACE, tell=lambda line: screen.show(line))
-        scale = story.Scale(learnt=story.ALL if options.full else ("routing",))
+        pace = {**PACE, **PACE_FULL} if options.full else PACE
+        home = house.start(state=state, pace=pace, tell=lambda line: screen.show(line))
+        scale = story.Scale(learnt=story.ALL, burst=250, measured=480) if options.full else story.Scale()
         account = asyncio.run(tell_story(home, scale, screen))
         if not options.exit:
             screen.note("everything stays up; Ctrl-C stops it")
@@ -67,8 +70,8 @@ async def tell_story(home: house.House, scale: story.Scale, screen: Screen) -> s
         await story.sign_up(customer, home, screen)
         await story.teach(customer, home, scale, screen)
         workloads = await story.discover(customer, scale, screen)
-        await story.learn(customer, workloads, screen)
-        await story.roll_out(customer, home, workloads, scale, screen)
+        taught = await story.learn(customer, workloads, screen)
+        await story.roll_out(customer, home, taught, scale, screen)
         account = await story.measure(customer, home, scale, screen)
         await story.settle(customer, account, screen)
         story.tell_end(account, home, screen)

@@ -111,24 +111,27 @@ async def discover(customer: Customer, scale: Scale, screen: Screen) -> dict[str
     return {row["id"]: row for row in rows if row["verdict"] == "suitable"}
 
 
-async def learn(customer: Customer, workloads: dict[str, dict[str, Any]], screen: Screen) -> None:
-    """Curated, trained, deployed, evaluated, certified: until every learning workload has a rollout."""
+async def learn(customer: Customer, workloads: dict[str, dict[str, Any]], screen: Screen) -> dict[str, dict[str, Any]]:
+    """Curated, trained, deployed, evaluated, certified: until every learning workload has a rollout, or was told why it
+    stays with the teacher. Gives those with a rollout; raises StoryBroke if there is none.
+    """
     screen.step("Pairs are curated, a LoRA is trained, loaded into the running vLLM, evaluated there and certified")
     said: set[str] = set()
 
-    async def certified() -> bool | None:
+    async def judged() -> set[str] | None:
         await _say_datasets(customer, said, screen)
         rollouts = {row["workload_id"] for row in await customer.read_all("rollouts")}
-        await _show_runs(customer, screen)
-        for certificate in await customer.read_all("certificates"):
+        await _show_learning(customer, screen)
+        certificates = await customer.read_all("certificates")
+        for certificate in certificates:
             _say_certificate(certificate, said, screen)
-            if not certificate["certified"]:
-                raise StoryBroke(
-                    f"no certificate: {certificate['reason']} ({certificate['more_rows_needed']} more rows)"
-                )
-        return True if set(workloads) <= rollouts else None
+        refused = sum(not certificate["certified"] for certificate in certificates)
+        return rollouts if len(rollouts) + refused >= len(workloads) else None
 
-    await _until(certified, screen, "the student learns", patience=PATIENCE_SECONDS * max(len(workloads), 1))
+    taken = await _until(judged, screen, "the student learns", patience=PATIENCE_SECONDS * max(len(workloads), 1))
+    if not taken:
+        raise StoryBroke("no student was certified")
+    return {key: row for key, row in workloads.items() if key in taken}
 
 
 async def roll_out(
@@ -143,8 +146,9 @@ async def roll_out(
         _say_rollouts(rollouts, workloads, states, screen)
         if all(row["state"] == "full" for row in rollouts):
             return
-        names = scale.learnt
-        await send(_plan(customer, house, scale, names, scale.burst, seed))
+        await send(
+            _plan(customer, house, scale, scale.learnt, scale.burst, seed), on_call=_counter(scale.burst, screen)
+        )
         seed = 2 + (seed - 1) % 12
         await _digest(customer, screen)
     raise StoryBroke("the rollout did not reach full share in time")
@@ -262,23 +266,35 @@ async def _say_datasets(customer: Customer, said: set[str], screen: Screen) -> N
             screen.note(f"  dataset v{dataset['version']} frozen: {dataset['counts']}; left out: {left_out}")
 
 
-async def _show_runs(customer: Customer, screen: Screen) -> None:
+async def _show_learning(customer: Customer, screen: Screen) -> None:
     runs = await customer.read_all("runs")
     for run in runs:
         if run["status"] in {"failed", "cancelled"}:
             raise StoryBroke(f"training {run['status']}: {run['error']}")
     trained = f"{sum(run['status'] == 'succeeded' for run in runs)} of {len(runs)} trained"
-    progress = next((run["progress"] for run in runs if run["status"] == "running"), None) or {}
-    if progress.get("steps"):
-        step, steps = progress["step"], progress["steps"]
-        screen.show(f"{trained}; step {step} of {steps}, loss {progress['loss']:.3f}", done=step / steps)
+    evaluations = await customer.read_all("evaluations")
+    asking = [one["progress"] for one in evaluations if one["status"] == "running" and one["progress"]]
+    training = [run["progress"] for run in runs if run["status"] == "running" and (run["progress"] or {}).get("steps")]
+    if asking:
+        asked, questions = asking[0]["asked"], asking[0]["questions"]
+        screen.show(f"{trained}; {asked} of {questions} unseen questions asked of it", done=asked / questions)
+    elif training:
+        step, steps = training[0]["step"], training[0]["steps"]
+        screen.show(f"{trained}; step {step} of {steps}, loss {training[0]['loss']:.3f}", done=step / steps)
     else:
-        screen.show(trained)
+        screen.show(trained + ("; about to be evaluated on the replica" if runs else ""))
 
 
 def _say_certificate(certificate: dict[str, Any], said: set[str], screen: Screen) -> None:
-    if certificate["id"] not in said and certificate["certified"]:
-        said.add(certificate["id"])
+    if certificate["id"] in said:
+        return
+    said.add(certificate["id"])
+    if not certificate["certified"]:
+        screen.note(
+            f"  not certified, stays with the teacher: {certificate['reason']} "
+            f"({certificate['more_rows_needed']} more rows are needed)"
+        )
+    else:
         screen.note(
             f"  certified: at most {certificate['alpha']:.0%} of its answers differ, with "
             f"{1 - certificate['delta']:.0%} confidence; coverage {certificate['coverage']:.2f} on "
@@ -301,6 +317,17 @@ def _say_rollouts(
         screen.show(
             f"“{name}”: {stands}, {audits['step_accepted']} audits at this step", done=audits["step_accepted"] / 100
         )
+
+
+def _counter(total: int, screen: Screen) -> Callable[[Outcome], None]:
+    """Shows how far a batch of calls is, and who answers it."""
+    arms = Counter[str]()
+
+    def heard(outcome: Outcome) -> None:
+        arms[outcome.arm or outcome.error or "none"] += 1
+        screen.show(f"{dict(arms)}", done=sum(arms.values()) / total)
+
+    return heard
 
 
 async def _digest(customer: Customer, screen: Screen) -> None:

@@ -11,6 +11,7 @@ from django.db import connection
 from ingestion.curate import UnableToCurate, curate, curation_due
 from ingestion.discover import discover_workloads
 from tenants.models import tenant_ids
+from tenants.wake import wake
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def _now() -> datetime:
 def discovery_due(**_: Any) -> None:
     """Look at each tenant's traffic."""
     for tenant_id in tenant_ids():
-        discover.delay(tenant_id=str(tenant_id))
+        wake(discover, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
@@ -37,7 +38,7 @@ def curation_due_everywhere(**_: Any) -> None:
     """Freeze datasets where enough pairs have come together."""
     for tenant_id in tenant_ids():
         for workload_id in curation_due(tenant_id):
-            freeze.delay(tenant_id=str(tenant_id), workload_id=str(workload_id))
+            wake(freeze, tenant_id=tenant_id, workload_id=workload_id)
 
 
 @shared_task(ignore_result=True)

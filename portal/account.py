@@ -15,12 +15,11 @@ from portal.access import PortalRequest, action, page, show, utc_now
 from portal.forms import PasswordForm, SignUpForm
 from portal.throttle import (
     UnableToCount,
-    account_of,
     address_of,
     count_try,
     is_throttled,
-    knows_device,
     remember_device,
+    who_tries,
 )
 from tenants.members import change_password
 from tenants.models import Membership, User
@@ -33,30 +32,30 @@ def sign_up_page(request: HttpRequest) -> HttpResponse:
     if request.user.is_authenticated:
         return redirect("portal:overview")
     form = SignUpForm(request.POST or None)
-    if request.method == "POST" and form.is_valid() and _sign_up(request, form):
+    if request.method == "POST" and form.is_valid() and (user := _sign_up(request, form)) is not None:
         response = redirect("portal:overview")
-        remember_device(response, account_of(form.cleaned_data["email"]))
+        remember_device(response, user)
         return response
     return show(request, "sign_up.html", form=form, status=400 if form.errors else 200)
 
 
-def _sign_up(request: HttpRequest, form: SignUpForm) -> bool:
-    """Whether it worked; why not is said in the form."""
+def _sign_up(request: HttpRequest, form: SignUpForm) -> User | None:
+    """The new owner; where it did not work, the form says why."""
     try:
         address = address_of(request)
         if is_throttled("sign-up", address):
             form.add_error(None, "Too many sign-ups from your address. Try again in a quarter of an hour.")
-            return False
+            return None
         count_try("sign-up", address)
         _, user = sign_up(**form.cleaned_data, now=utc_now())
     except UnableToCount:
         form.add_error(None, "Sign-up is not possible at the moment. Try again soon.")
-        return False
+        return None
     except UnableToSignUp as error:
         form.add_error("email", f"{error}".capitalize() + ".")
-        return False
+        return None
     login(request, user)
-    return True
+    return user
 
 
 class LogIn(LoginView):
@@ -70,7 +69,7 @@ class LogIn(LoginView):
         try:
             if is_throttled("failed-log-in", address_of(request)):
                 return self._refuse("Too many failures from your address. Try again in a quarter of an hour.", 429)
-            if self._is_strange() and is_throttled("failed-log-in-to-account", self._account()):
+            if is_throttled("failed-log-in-to-account", self._who()):
                 return self._refuse("Too many failures for this account. Try again in a quarter of an hour.", 429)
             return super().post(request, *args, **kwargs)
         except UnableToCount:
@@ -79,23 +78,19 @@ class LogIn(LoginView):
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
         """Know this browser from now on."""
         response = super().form_valid(form)
-        remember_device(response, self._account())
+        remember_device(response, User.objects.get(pk=form.get_user().pk))
         return response
 
     def form_invalid(self, form: AuthenticationForm) -> HttpResponse:
         """Count it."""
         count_try("failed-log-in", address_of(self.request))
-        if self._is_strange():
-            count_try("failed-log-in-to-account", self._account())
+        count_try("failed-log-in-to-account", self._who())
         response = super().form_invalid(form)
         response.status_code = 400
         return response
 
-    def _account(self) -> str:
-        return account_of(self.request.POST.get("username", ""))
-
-    def _is_strange(self) -> bool:
-        return not knows_device(self.request, self._account())
+    def _who(self) -> str:
+        return who_tries(self.request, self.request.POST.get("username", ""))
 
     def _refuse(self, words: str, status: int) -> HttpResponse:
         return show(self.request, "log_in.html", form=AuthenticationForm(self.request), refusal=words, status=status)
@@ -143,7 +138,9 @@ def change_own_password(request: PortalRequest) -> HttpResponse:
     change_password(person, password=form.cleaned_data["new_password1"], actor=request.member.actor, now=utc_now())
     update_session_auth_hash(request, person)
     messages.success(request, "Your password is changed.")
-    return redirect("portal:settings")
+    response = redirect("portal:settings")
+    remember_device(response, person)
+    return response
 
 
 def _refuse_change(request: PortalRequest, person: User, why: str, *, status: int) -> HttpResponse:

@@ -100,13 +100,11 @@ def _discovered(workload: Workload) -> Stage:
 
 def _dataset(dataset: Dataset | None, workload: Workload) -> Stage:
     if dataset is None:
-        out = ", ".join(f"{number:,} {_words(reason)}" for reason, number in _largest(workload.left_out))
-        last = f"Too few pairs were usable the last time; left out: {out}"
-        return Stage(
-            "Dataset", Progress.WAITING, "Frozen when enough pairs have gathered", lines=(last,) if out else ()
-        )
+        out = _listed(workload.left_out)
+        last = (f"Too few pairs were usable the last time; left out: {out}",) if out else ()
+        return Stage("Dataset", Progress.WAITING, "Frozen when enough pairs have gathered", lines=last)
     counts = ", ".join(f"{number:,} {split}" for split, number in dataset.counts.items())
-    out = ", ".join(f"{number:,} {_words(reason)}" for reason, number in _largest(dataset.left_out))
+    out = _listed(dataset.left_out)
     terms = ", ".join(f"{number:,} {_words(stance)}" for stance, number in dataset.stances.items())
     lines = (
         counts,
@@ -215,8 +213,9 @@ def _steps(progress: Mapping[str, Any]) -> tuple[Meter, ...]:
     return (Meter("Progress", min(1.0, float(step) / float(steps))),) if step and steps else ()
 
 
-def _largest(left_out: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(left_out.items(), key=lambda item: -item[1])[:4]
+def _listed(left_out: Mapping[str, int]) -> str:
+    largest = sorted(left_out.items(), key=lambda item: -item[1])[:4]
+    return ", ".join(f"{number:,} {_words(reason)}" for reason, number in largest)
 
 
 def _percent(share: float, places: int = 1) -> str:

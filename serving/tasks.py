@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from celery import Task, shared_task
-from django.conf import settings
+from celery import shared_task
 
 from serving import audit as audits
 from serving import certify_adapter, deploy, evaluate, rollout
 from tenants.models import tenant_ids
+from tenants.wake import wake
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +19,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _wake(task: Task, **ids: UUID) -> None:
-    """Wake a worker, unless none is free before the next look: that one asks again, and nothing piles up."""
-    task.apply_async(kwargs={name: str(value) for name, value in ids.items()}, expires=max(settings.BEAT_SECONDS, 30))
-
-
 @shared_task(ignore_result=True)
 def deployments_due(**_: Any) -> None:
     """Look at each tenant's deployments, in a task of its own, so that one tenant's fault stops no other."""
     for tenant_id in tenant_ids():
-        _wake(keep_deployments, tenant_id=tenant_id)
+        wake(keep_deployments, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
@@ -39,7 +34,7 @@ def keep_deployments(*, tenant_id: str, **_: Any) -> None:
     deploy.drain_rejected(tenant, now=_now())
     deploy.retire_drained(tenant, now=_now())
     for deployment_id in deploy.deployments_due(tenant, now=_now()):
-        _wake(load, tenant_id=tenant, deployment_id=deployment_id)
+        wake(load, tenant_id=tenant, deployment_id=deployment_id)
 
 
 @shared_task(ignore_result=True)
@@ -52,7 +47,7 @@ def load(*, tenant_id: str, deployment_id: str, **_: Any) -> None:
 def evaluations_due(**_: Any) -> None:
     """Look at each tenant's evaluations."""
     for tenant_id in tenant_ids():
-        _wake(keep_evaluations, tenant_id=tenant_id)
+        wake(keep_evaluations, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
@@ -60,9 +55,9 @@ def keep_evaluations(*, tenant_id: str, **_: Any) -> None:
     """Evaluate what is live and unjudged, and certify what is evaluated."""
     tenant = UUID(tenant_id)
     for deployment_id in evaluate.evaluations_due(tenant, now=_now()):
-        _wake(judge, tenant_id=tenant, deployment_id=deployment_id)
+        wake(judge, tenant_id=tenant, deployment_id=deployment_id)
     for evaluation_id in certify_adapter.certificates_due(tenant):
-        _wake(certify, tenant_id=tenant, evaluation_id=evaluation_id)
+        wake(certify, tenant_id=tenant, evaluation_id=evaluation_id)
 
 
 @shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)  # its lease bounds it, a batch at a time
@@ -85,7 +80,7 @@ def certify(*, tenant_id: str, evaluation_id: str, **_: Any) -> None:
 def rollouts_due(**_: Any) -> None:
     """Look at each tenant's rollouts."""
     for tenant_id in tenant_ids():
-        _wake(keep_rollouts, tenant_id=tenant_id)
+        wake(keep_rollouts, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
@@ -94,7 +89,7 @@ def keep_rollouts(*, tenant_id: str, **_: Any) -> None:
     tenant = UUID(tenant_id)
     rollout.start_rollouts(tenant, now=_now())
     for rollout_id in rollout.rollouts_due(tenant):
-        _wake(move, tenant_id=tenant, rollout_id=rollout_id)
+        wake(move, tenant_id=tenant, rollout_id=rollout_id)
 
 
 @shared_task(ignore_result=True)
@@ -107,14 +102,14 @@ def move(*, tenant_id: str, rollout_id: str, **_: Any) -> None:
 def audits_due(**_: Any) -> None:
     """Look at each tenant's marked calls."""
     for tenant_id in tenant_ids():
-        _wake(keep_audits, tenant_id=tenant_id)
+        wake(keep_audits, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
 def keep_audits(*, tenant_id: str, **_: Any) -> None:
     """Carry out the audits that gateways have marked for a tenant."""
     for rollout_id in audits.audits_due(UUID(tenant_id)):
-        _wake(audit, tenant_id=UUID(tenant_id), rollout_id=rollout_id)
+        wake(audit, tenant_id=UUID(tenant_id), rollout_id=rollout_id)
 
 
 @shared_task(ignore_result=True)

@@ -204,6 +204,7 @@ class WebhookDelivery(TenantOwned):
         ]
 
 
-def tenant_ids() -> list[UUID]:
+def tenant_ids(*, suspended_too: bool = False) -> list[UUID]:
     """Every active tenant's id: the named door for stages that look at each tenant in turn."""
-    return list(Tenant.across_tenants.filter(status=Tenant.Status.ACTIVE).values_list("id", flat=True))
+    standing = [Tenant.Status.ACTIVE, Tenant.Status.SUSPENDED] if suspended_too else [Tenant.Status.ACTIVE]
+    return list(Tenant.across_tenants.filter(status__in=standing).values_list("id", flat=True))

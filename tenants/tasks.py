@@ -5,9 +5,8 @@ from uuid import UUID
 
 from celery import shared_task
 
+from tenants.wake import wake
 from tenants.webhooks import drain, endpoints_due, fan_out
-
-EXPIRES_SECONDS = 60  # a later look asks again: what could not be started must not pile up
 
 
 def _now() -> datetime:
@@ -24,8 +23,7 @@ def fan_out_due(**_: object) -> None:
 def deliver_due(**_: object) -> None:
     """Wake a worker for each endpoint that is due something."""
     for tenant_id, endpoint_id in endpoints_due(_now()):
-        named = {"tenant_id": str(tenant_id), "endpoint_id": str(endpoint_id)}
-        deliver_to.apply_async(kwargs=named, expires=EXPIRES_SECONDS)
+        wake(deliver_to, tenant_id=tenant_id, endpoint_id=endpoint_id)
 
 
 @shared_task(ignore_result=True)

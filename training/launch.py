@@ -7,6 +7,7 @@ its lease cannot write any more, and the next holder goes on from the last check
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -76,12 +77,19 @@ def retry_run(run: TrainingRun, *, actor: str, now: datetime) -> TrainingRun | N
 
 
 def runs_due(now: datetime) -> list[tuple[UUID, UUID]]:
-    """(tenant, run) of every run that is queued, or whose holder has not been heard of since its lease ran out."""
-    free = TrainingRun.across_tenants.filter(status=TrainingRun.Status.QUEUED) | TrainingRun.across_tenants.filter(
-        status=TrainingRun.Status.RUNNING, lease_until__lt=now
-    )
-    active = set(tenant_ids())
-    return [(tenant, run) for tenant, run in free.values_list("tenant_id", "id") if tenant in active]
+    """(tenant, run) of every run that is queued, or whose holder has not been heard of since its lease ran out.
+
+    Tenants take turns: first come those with the fewest trainers at work, then each one's second run, and so on.
+    """
+    active, turns = set(tenant_ids()), Counter[UUID]()
+    running, due = TrainingRun.across_tenants.filter(status=TrainingRun.Status.RUNNING), list[tuple[int, UUID, UUID]]()
+    turns.update(running.filter(lease_until__gte=now).values_list("tenant_id", flat=True))
+    free = TrainingRun.across_tenants.filter(status=TrainingRun.Status.QUEUED) | running.filter(lease_until__lt=now)
+    for tenant, run in free.order_by("created_at", "id").values_list("tenant_id", "id"):
+        if tenant in active:
+            due.append((turns[tenant], tenant, run))
+            turns[tenant] += 1
+    return [(tenant, run) for _, tenant, run in sorted(due, key=lambda each: each[0])]
 
 
 @dataclass(frozen=True, slots=True)

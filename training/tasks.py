@@ -7,6 +7,7 @@ from uuid import UUID
 from celery import shared_task
 
 from tenants.models import tenant_ids
+from tenants.wake import wake
 from training import launch
 from training.taint import drop_tainted, taint_due
 
@@ -23,7 +24,7 @@ def training_due(**_: Any) -> None:
         taint_due(tenant_id, now=_now())
         drop_tainted(tenant_id, now=_now())
     for tenant_id, run_id in launch.runs_due(_now()):
-        train.delay(tenant_id=str(tenant_id), run_id=str(run_id))
+        wake(train, tenant_id=tenant_id, run_id=run_id)
 
 
 @shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)

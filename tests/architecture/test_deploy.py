@@ -18,8 +18,8 @@ def secrets_of(name: str) -> set[str]:
     return set(SERVICES[name].get("env_file", []))
 
 
-def test_the_engine_and_the_encoder_are_reached_by_gateway_and_worker_alone():
-    assert on("models") == {"vllm", "encoder", "gateway", "worker"}
+def test_the_engine_and_the_encoder_are_reached_by_those_who_ask_a_student_alone():
+    assert on("models") == {"vllm", "encoder", "gateway", "worker", "evaluator"}
     assert FILE["networks"]["models"]["internal"]
     for name in ("vllm", "encoder"):
         assert SERVICES[name]["networks"] == ["models"]

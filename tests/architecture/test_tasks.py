@@ -3,8 +3,13 @@
 import ast
 import inspect
 
+from django.conf import settings
+
+from config import processes
 from config.celery import STAGES, app
+from config.management.commands import up
 from tests.architecture.source import functions, name_of, shipped
+from tests.architecture.test_deploy import SERVICES
 
 
 def is_task(function) -> bool:
@@ -61,3 +66,15 @@ def test_the_schedule_names_tasks_that_exist_and_need_nothing():
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.default is inspect.Parameter.empty
     ]
     assert needy == []
+
+
+def test_every_queue_has_a_worker_on_one_machine_and_in_production():
+    """A queue that nobody reads would stop a stage without a word."""
+    queues = {"default", *(route["queue"] for route in settings.CELERY_TASK_ROUTES.values())}
+    app.loader.import_default_modules()
+    assert set(settings.CELERY_TASK_ROUTES) <= set(app.tasks)
+    here = [program.argv for program in up.programs(processes.Ports())]
+    composed = [one["command"] for one in SERVICES.values() if "command" in one]
+    for commands in (here, composed):
+        read = [argv[argv.index("-Q") + 1].split(",") for argv in commands if "-Q" in argv]
+        assert sorted(name for names in read for name in names) == sorted(queues)

@@ -30,6 +30,7 @@ from training.models import Adapter, TrainingRun
 
 TEACHER_KEY = "the-teacher-s-own-key"
 PAIRS = 640
+TRAINER_QUEUES = ("training", "evaluation")
 RANK = 8  # half the arithmetic of the default, and enough for eight labels
 
 pytestmark = pytest.mark.engine
@@ -111,15 +112,15 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
 
     taught = talk(ports, company, calls=PAIRS, seed=0)
     assert (taught.errors, dict(taught.arms)) == (0, {"teacher": PAIRS})
-    household.start(processes.worker(queue="default", name="worker", at_once=2))
-    household.start(processes.worker(queue="training", name="trainer", at_once=1))
+    household.start(processes.worker(queues=("default", "webhooks", "audits"), name="worker", at_once=2))
+    household.start(processes.worker(queues=TRAINER_QUEUES, name="trainer", at_once=1))
     household.start(processes.beat(household.logs))
     assert one(company, Workload, verdict="suitable").kind == "label"
     dataset = one(company, Dataset)
     assert set(dataset.stances) == {"internal_only"}
 
     interrupted = kill_trainer_in_the_middle(household, company)
-    household.start(processes.worker(queue="training", name="second-trainer", at_once=1))
+    household.start(processes.worker(queues=TRAINER_QUEUES, name="second-trainer", at_once=1))
     run = one(company, TrainingRun, status="succeeded")
     assert (run.id, run.fencing_token, run.attempts) == (interrupted.id, 2, 2)
     assert run.metrics["resumed_from"] >= 20 and run.cost > 0

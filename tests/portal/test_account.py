@@ -83,6 +83,30 @@ def test_a_device_of_one_account_is_a_stranger_to_another(company, rival):
     assert with_rival.submit("/login", {"username": company.user.email, "password": PASSWORD}).status_code == 429
 
 
+def test_a_known_device_has_as_many_tries_as_all_strangers_and_is_known_until_the_password_changes(company):
+    at_home, wrong = log_in(company.user.email), {"username": company.user.email, "password": "no"}
+    at_home.submit("/logout", on="/")
+    for number in range(30):
+        at_home.defaults["REMOTE_ADDR"] = f"203.0.113.{number}"
+        assert at_home.submit("/login", wrong).status_code == 400
+    at_home.defaults["REMOTE_ADDR"] = "203.0.113.99"
+    assert at_home.submit("/login", {**wrong, "password": PASSWORD}).status_code == 429
+    elsewhere = log_in(company.user.email)
+    elsewhere.submit("/logout", on="/")
+    company.user.set_password("another-long-password-7")
+    company.user.save()
+    *_, _ = fail_from_everywhere(company.user.email)
+    assert elsewhere.submit("/login", {**wrong, "password": "another-long-password-7"}).status_code == 429
+
+
+def test_the_addresses_of_one_ipv6_network_are_one(rf):
+    def seen(address):
+        return address_of(rf.get("/", REMOTE_ADDR=address))
+
+    assert seen("2001:db8::1") == seen("2001:db8::ffff:1") != seen("2001:db8:0:1::1")
+    assert seen("::ffff:203.0.113.5") == seen("203.0.113.5")
+
+
 def test_failures_are_counted_for_the_account_wherever_they_come_from(company):
     for number in range(30):
         browser = Browser()

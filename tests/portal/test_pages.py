@@ -9,7 +9,7 @@ import pytest
 
 from billing.models import Invoice, SavingsStatement
 from ingestion.core.calls import body_context
-from ingestion.models import Dataset, Payload, Workload
+from ingestion.models import Payload, Workload
 from portal.access import utc_now
 from serving.models import Deployment, Evaluation, Rollout
 from tenants.core.sealing import seal

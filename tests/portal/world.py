@@ -164,7 +164,6 @@ def _dataset(workload: Workload, now: datetime) -> Dataset:
     return Dataset.objects.create(
         workload=workload,
         version=1,
-        status="frozen",
         kind="label",
         counts={"train": 1200, "tuning": 300, "calibration": 500},
         left_out={"near_duplicate": 61, "truncated": 4, MARK: 2},

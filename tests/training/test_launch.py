@@ -166,6 +166,21 @@ def test_only_one_worker_can_claim_a_run_and_an_expired_lease_frees_it(company, 
         assert reread(run).claim(later, lease=LEASE) == 2
 
 
+def test_tenants_take_turns_at_the_trainers(company, rival, dataset, run, now):
+    """A tenant with many workloads does not keep another with one waiting."""
+    with acting_for(company.id):
+        second = TrainingRun.objects.create(dataset=dataset, rung="head", created_at=now, currency="USD")
+    with acting_for(rival.id):
+        theirs = make_dataset(now)
+        late = TrainingRun.objects.create(
+            dataset=theirs, rung="lora", created_at=now + timedelta(hours=1), currency="USD"
+        )
+    assert [each for _, each in runs_due(now)] == [run.id, late.id, second.id]
+    with acting_for(company.id):
+        run.claim(now, lease=timedelta(minutes=1))
+    assert [each for _, each in runs_due(now)] == [late.id, second.id]
+
+
 def test_who_lost_the_lease_cannot_write_any_more(company, run, now):
     later = now + timedelta(seconds=61)
     with acting_for(company.id):
