@@ -282,7 +282,8 @@ async def _show_learning(customer: Customer, screen: Screen) -> None:
         step, steps = training[0]["step"], training[0]["steps"]
         screen.show(f"{trained}; step {step} of {steps}, loss {training[0]['loss']:.3f}", done=step / steps)
     else:
-        screen.show(trained + ("; about to be evaluated on the replica" if runs else ""))
+        waits = any(run["status"] in {"queued", "running"} for run in runs)
+        screen.show(f"{trained}; {'a trainer starts' if waits else 'the replica loads what was trained'}")
 
 
 def _say_certificate(certificate: dict[str, Any], said: set[str], screen: Screen) -> None:

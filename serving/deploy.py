@@ -88,17 +88,16 @@ def retire_drained(tenant_id: UUID, *, now: datetime) -> int:
 
 def drain(deployment: Deployment, *, now: datetime) -> bool:
     """Tell a deployment to leave the replicas once no snapshot sends calls to it any more."""
-    return deployment.status == Status.LIVE and deployment.advance(Status.DRAINING, now)
+    return deployment.status in (Status.LIVE, Status.FAILED) and deployment.advance(Status.DRAINING, now)
 
 
 def drain_rejected(tenant_id: UUID, *, now: datetime) -> None:
-    """Rejected and retired adapters need not stay on the replicas."""
+    """Rejected and retired adapters need not stay on the replicas, nor on those few that did load one."""
     with acting_for(tenant_id):
         gone = [Adapter.Status.REJECTED, Adapter.Status.RETIRED]
         in_use = Rollout.objects.exclude(state__in=Rollout.OVER).values("deployment_id")
-        for deployment in Deployment.objects.filter(status=Status.LIVE, adapter__status__in=gone).exclude(
-            id__in=in_use
-        ):
+        there = Deployment.objects.filter(status__in=[Status.LIVE, Status.FAILED], adapter__status__in=gone)
+        for deployment in there.exclude(id__in=in_use):
             drain(deployment, now=now)
 
 

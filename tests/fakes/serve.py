@@ -10,7 +10,7 @@ PATIENCE = 15.0
 
 
 class Served:
-    """A server on a free port of this machine; `with Served(app) as url:`."""
+    """A server on a free port of this machine; `with Served(app) as server:`, then `server.url`."""
 
     def __init__(self, app_or_config) -> None:
         config = app_or_config if isinstance(app_or_config, uvicorn.Config) else _quiet(app_or_config)

@@ -4,10 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from serving.deploy import deploy, deployments_due
+from serving.deploy import deploy, deployments_due, drain_rejected, retire_drained
 from serving.models import Deployment
 from tenants.models import Event
 from tenants.scope import acting_for
+from tests.fakes.asgi import send_json
+from tests.fakes.serve import Served
 from tests.serving.makers import make_adapter, make_deployment, make_workload
 
 
@@ -40,6 +42,26 @@ def test_a_deployment_that_fails_is_tried_at_once_then_hourly_and_its_adapter_re
         assert "day" in Event.objects.get(kind="adapter.rejected").data["reason"]
     assert deployments_due(company.id, now=now + timedelta(days=2)) == []
     assert not deploy(company.id, deployment.id, now=now + timedelta(days=2))
+
+
+def test_what_some_replica_did_load_of_a_rejected_adapter_is_taken_off(company, deployment, now, settings):
+    asked = []
+
+    async def replica(scope, receive, send):
+        asked.append((scope["method"], scope["path"]))
+        await send_json(send, 200, b"{}")
+
+    with acting_for(company.id):
+        Deployment.objects.update(status="failed", changed_at=now)
+        deployment.adapter.advance("rejected", now, reason="no replica could load it for a day")
+        name = deployment.adapter.name
+    drain_rejected(company.id, now=now)
+    assert state_of(deployment) == ("draining", "rejected")
+    with Served(replica) as there:
+        settings.ENCODER_URLS = settings.VLLM_URLS = [there.url]
+        assert retire_drained(company.id, now=now + timedelta(minutes=1)) == 1
+    assert ("DELETE", f"/v1/adapters/{name}") in asked
+    assert state_of(deployment) == ("gone", "rejected")
 
 
 def test_a_rival_deploys_nothing_of_the_company_s(company, rival, deployment, now):

@@ -11,7 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 from config.models_here import ensure_models
 from ingestion.curate import curate
 from ingestion.discover import discover_workloads
-from ingestion.models import Workload
+from ingestion.models import Dataset, Workload
 from tenants.models import Event
 from tenants.scope import acting_for
 from tests.ingestion.makers import log_calls
@@ -169,9 +169,10 @@ def test_only_one_worker_can_claim_a_run_and_an_expired_lease_frees_it(company, 
 def test_tenants_take_turns_at_the_trainers(company, rival, dataset, run, now):
     """A tenant with many workloads does not keep another with one waiting."""
     with acting_for(company.id):
-        second = TrainingRun.objects.create(dataset=dataset, rung="head", created_at=now, currency="USD")
+        second = TrainingRun.objects.create(dataset=dataset, rung="lora", created_at=now, currency="USD")
     with acting_for(rival.id):
-        theirs = make_dataset(now)
+        workload = Workload.objects.create(slug="theirs", name="theirs", kind="label", found_at=now, looked_at=now)
+        theirs = Dataset.objects.create(workload=workload, version=1, kind="label", created_at=now, frozen_at=now)
         late = TrainingRun.objects.create(
             dataset=theirs, rung="lora", created_at=now + timedelta(hours=1), currency="USD"
         )
