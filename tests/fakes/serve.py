@@ -48,13 +48,13 @@ def _quiet(app) -> uvicorn.Config:
     )
 
 
-def wait_for(condition, *, patience: float = PATIENCE):
+def wait_for(condition, *, patience: float = PATIENCE, every: float = 0.005):
     """Poll until the condition holds and return its value; fail the test when patience ends."""
     deadline = time.monotonic() + patience
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError("waited in vain")
-        time.sleep(0.005)
+        time.sleep(every)
     return value
 
 

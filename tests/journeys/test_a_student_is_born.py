@@ -31,6 +31,7 @@ from training.models import Adapter, TrainingRun
 TEACHER_KEY = "the-teacher-s-own-key"
 PAIRS = 640
 TRAINER_QUEUES = ("training", "evaluation")
+UNHURRIED = 0.5  # seconds between two looks: the trainer and the engine need the cores that looking takes
 RANK = 8  # half the arithmetic of the default, and enough for eight labels
 
 pytestmark = pytest.mark.engine
@@ -58,7 +59,7 @@ def one(company, model, **filters):
         with acting_for(company.id):
             return model.objects.filter(**filters).first()
 
-    return wait_for(look, patience=600)
+    return wait_for(look, patience=600, every=UNHURRIED)
 
 
 def talk(ports: Ports, company, *, calls: int, seed: int, odd: float = 0.0):
@@ -82,7 +83,7 @@ def kill_trainer_in_the_middle(house: Household, company) -> TrainingRun:
             run = TrainingRun.objects.first()
             return run if run and run.status == "running" and run.progress.get("step", 0) >= 25 else None
 
-    run = wait_for(under_way, patience=600)
+    run = wait_for(under_way, patience=600, every=UNHURRIED)
     house.kill("trainer")
     return run
 
@@ -135,15 +136,16 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
     assert certificate.certified and certificate.upper_bound <= 0.05
     rollout = one(company, Rollout, state="shadow")
 
-    wait_for(lambda: talk(ports, company, calls=20, seed=1).arms["control"], patience=60)  # the gateway knows it
-    talk(ports, company, calls=220, seed=5)
-    wait_for(lambda: audits(company) >= 100, patience=600)
+    # A few at a time until the gateway knows it: each is asked of the student as well.
+    wait_for(lambda: talk(ports, company, calls=5, seed=1).arms["control"], patience=60, every=UNHURRIED)
+    talk(ports, company, calls=200, seed=5)
+    wait_for(lambda: audits(company) >= 100, patience=600, every=UNHURRIED)
     rollout = one(company, Rollout, state="canary")
     with acting_for(company.id):
         assert rollout.advance("full", datetime.now(UTC), share=1.0)
-    wait_for(lambda: talk(ports, company, calls=10, seed=2).arms["student"], patience=60)
+    wait_for(lambda: talk(ports, company, calls=10, seed=2).arms["student"], patience=60, every=UNHURRIED)
 
-    served = talk(ports, company, calls=120, seed=3, odd=0.1)
+    served = talk(ports, company, calls=100, seed=3, odd=0.1)
     assert served.errors == 0 and served.arms["student"] > 40 and served.arms["fallback"] > 5
     assert served.agreed_by_arm["student"] >= 0.9 * served.arms["student"]
     with acting_for(company.id):
@@ -152,7 +154,7 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
     with acting_for(company.id):
         rollout = Rollout.objects.select_related("deployment__adapter").get(id=rollout.id)
         assert back_to_teacher(rollout, actor="user:1", reason="the test is over", now=datetime.now(UTC))
-    wait_for(lambda: set(talk(ports, company, calls=5, seed=4).arms) == {"teacher"}, patience=30)
+    wait_for(lambda: set(talk(ports, company, calls=5, seed=4).arms) == {"teacher"}, patience=30, every=UNHURRIED)
     with acting_for(company.id):
         kinds = set(Event.objects.values_list("kind", flat=True))
     assert {"dataset.frozen", "run.succeeded", "certificate.issued", "rollout.canary", "rollout.rolled_back"} <= kinds
