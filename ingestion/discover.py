@@ -16,9 +16,9 @@ from ingestion.core.agreement import answer_schema, canonical, infer_kind
 from ingestion.core.answer_schema import find_excess
 from ingestion.core.calls import Kind
 from ingestion.core.dedupe import cluster_near_duplicates
-from ingestion.core.fingerprint import PLACEHOLDER
+from ingestion.core.naming import name_of_prompt
 from ingestion.core.suitability import Figures, judge
-from ingestion.core.templates import Template, UnableToLearnTemplate, extract_query, learn_template, system_text
+from ingestion.core.templates import Template, UnableToLearnTemplate, extract_query, learn_template
 from ingestion.core.terms import TrafficSigns, is_engineered, looks_like_extraction
 from ingestion.models import Call, Fingerprint, Workload
 from ingestion.payloads import Pair, readable_pairs
@@ -32,56 +32,6 @@ SAMPLE = 200  # newest calls that name a workload, its kind and its template
 JUDGED = 1000  # newest calls that the verdict is on: more than there may be labels, many times over
 COMPARED = 200  # of their queries, how many are compared with each other
 WEEK = timedelta(days=7)
-FILLERS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "you",
-        "are",
-        "is",
-        "for",
-        "of",
-        "to",
-        "and",
-        "or",
-        "in",
-        "on",
-        "with",
-        "by",
-        "as",
-        "at",
-        "be",
-        "we",
-        "our",
-        "your",
-        "from",
-        "into",
-        "that",
-        "this",
-        "it",
-        "its",
-        "who",
-        "what",
-        "will",
-        "must",
-        "only",
-        "one",
-        "exactly",
-        "read",
-        "given",
-        "each",
-        "following",
-        "please",
-        "act",
-        "assistant",
-        "helpful",
-        "expert",
-        "task",
-        "company",
-        "messages",
-    ]
-)
 
 
 def discover_workloads(tenant_id: UUID, *, now: datetime) -> int:
@@ -123,15 +73,15 @@ def _make_workload(digest: str, now: datetime) -> bool:
     pairs = [replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable_pairs(calls, data_key_in_force())]
     if len(pairs) < MIN_CALLS:
         return False
-    kind = infer_kind([pair.answer for pair in pairs])
-    name = _name_of(pairs[0], kind)
+    kind, template = infer_kind([pair.answer for pair in pairs]), _learn(pairs)
+    name = name_of_prompt(template.system, template.prefix) or f"{kind} by {pairs[0].ask.model}"[:100].capitalize()
     workload = Workload.objects.create(
         slug=_free_slug(name),
         name=name,
         kind=kind,
         dialect=calls[0].dialect,
         asked_model=calls[0].asked_model,
-        template=msgspec.to_builtins(_learn(pairs)),
+        template=msgspec.to_builtins(template),
         found_at=now,
         looked_at=now,
     )
@@ -221,16 +171,6 @@ def _suspect(workload: Workload, queries: Sequence[str], now: datetime) -> str |
     sizes = Counter(cluster_near_duplicates(queries[:COMPARED]))
     alone = sum(size == 1 for size in sizes.values()) / max(1, len(queries[:COMPARED]))
     return looks_like_extraction(replace(signs, unrepeated_share=alone))
-
-
-def _name_of(pair: Pair, kind: Kind) -> str:
-    """The prompt's most telling words, in its own order; the asked-for model where there is no prompt."""
-    text = system_text(pair.ask) or pair.ask.messages[0].text.split("\n", 1)[0]
-    words = re.findall(r"[a-z][a-z-]{2,}", text.replace(PLACEHOLDER, " ").lower())
-    counts = Counter(word for word in words if word not in FILLERS)
-    telling = {word for word, _ in counts.most_common(4)}
-    ordered = [word for word in dict.fromkeys(words) if word in telling]
-    return (" ".join(ordered) or f"{kind} by {pair.ask.model}")[:100].capitalize()
 
 
 def _free_slug(name: str) -> str:
