@@ -31,6 +31,8 @@ MIN_CALLS = 40  # fewer of one shape are not yet a habit
 SAMPLE = 200  # newest calls that name a workload, its kind and its template
 JUDGED = 1000  # newest calls that the verdict is on: more than there may be labels, many times over
 COMPARED = 200  # of their queries, how many are compared with each other
+GROWN = 1.02  # times as many answered calls as at the last look
+STALE = timedelta(hours=1)
 WEEK = timedelta(days=7)
 
 
@@ -104,14 +106,28 @@ def _refresh(tenant_id: UUID, now: datetime) -> None:
             _refresh_one(workload, now)
 
 
+def _is_worth_a_look(workload: Workload, pairs: int, now: datetime) -> bool:
+    """Opening a thousand bodies takes seconds, and a verdict moves with growth, erasure, terms and time alone."""
+    known = int(workload.figures.get("pairs", 0))
+    if pairs < known or pairs >= known * GROWN or known < settings.MIN_PAIRS <= pairs:
+        return True
+    terms_moved = ProviderCredential.objects.filter(
+        provider=workload.dialect, stance_at__gt=workload.looked_at
+    ).exists()
+    return terms_moved or now - workload.looked_at >= STALE
+
+
 def _refresh_one(workload: Workload, now: datetime) -> None:
     answered = Call.answered_for(workload.id)
+    pairs = answered.count()
+    if not _is_worth_a_look(workload, pairs, now):
+        return
     seen = _look_at(workload, list(answered.order_by("-at")[:JUDGED]))
     if not seen.sampled:
         return
     figures = Figures(
         kind=Kind(workload.kind),
-        pairs=answered.count(),
+        pairs=pairs,
         sampled=seen.sampled,
         on_template=len(seen.queries) / seen.sampled,
         distinct_answers=len(set(seen.answers)),

@@ -45,6 +45,28 @@ def test_a_few_calls_of_one_shape_are_not_a_workload_yet(company, now):
     assert discover_workloads(company.id, now=now) == 0
 
 
+def test_bodies_are_opened_again_only_for_growth_for_other_terms_and_after_an_hour(company, now):
+    def looked_at(moment):
+        discover_workloads(company.id, now=moment)
+        with acting_for(company.id):
+            return Workload.objects.get().looked_at
+
+    log_calls(company.id, 100, now=now)
+    minutes = [now + timedelta(minutes=n) for n in range(1, 6)]
+    assert looked_at(minutes[0]) == minutes[0]
+    assert looked_at(minutes[1]) == minutes[0], "nothing is new"
+    log_calls(company.id, 3, now=now + timedelta(days=1))
+    assert looked_at(minutes[2]) == minutes[2]
+    with acting_for(company.id):
+        terms = ProviderCredential.objects.get(provider="openai")
+        state_stance(terms, stance="forbidden", actor="test", now=minutes[3])
+    assert looked_at(minutes[4]) == minutes[4]
+    with acting_for(company.id):
+        assert Workload.objects.get().verdict == "unsuitable"
+    assert looked_at(minutes[4] + timedelta(minutes=59)) == minutes[4]
+    assert looked_at(minutes[4] + timedelta(minutes=60)) > minutes[4]
+
+
 def test_too_few_calls_get_a_verdict_that_says_how_many_are_missing(company, now, settings):
     settings.MIN_PAIRS = 500
     log_calls(company.id, 60, now=now + timedelta(days=1))
