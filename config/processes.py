@@ -91,6 +91,7 @@ def vllm(ports: Ports, *, base_model: str, served_name: str, rank: int) -> Progr
     argv += ["--enable-lora", "--max-loras", "4", "--max-cpu-loras", "16", "--max-lora-rank", str(rank)]
     argv += ["--max-model-len", "1024", "--dtype", quickest_dtype(), "--enforce-eager", "--max-num-seqs", "16"]
     argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests"]
+    argv += ["--worker-extension-cls", "serving.engine.worker.GroupedLora"]  # its own kernels are for GPUs
     environ = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_CPU_KVCACHE_SPACE": "1",

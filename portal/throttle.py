@@ -94,7 +94,7 @@ def remember_device(response: HttpResponse, user: User) -> None:
 
 
 def _spelt(email: str) -> str:
-    return unicodedata.normalize("NFKC", email[:LONGEST_EMAIL].strip()).lower()  # as the log-in form reads it
+    return unicodedata.normalize("NFKC", email.strip()[:LONGEST_EMAIL]).lower()  # as the log-in form reads it
 
 
 def _stamp(user: User) -> str:

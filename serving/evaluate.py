@@ -190,7 +190,7 @@ async def draft_patiently(spec: StudentSpec, query: str, *, http: aiohttp.Client
                 timeout=ASK_SECONDS,
             )
         except UnableToDraft as error:
-            if error.reason in {"control_tokens", "malformed"}:
+            if error.reason in {"control_tokens", "malformed", "refused"}:
                 return NO_DRAFT  # live traffic gives these to the teacher
             if not remaining or error.reason == "adapter_missing":
                 raise

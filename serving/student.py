@@ -77,6 +77,9 @@ class Completion(msgspec.Struct, frozen=True):
     usage: TokenCount
 
 
+# What a replica says of this one query; any other status is its own fault. 400 is vLLM's for one beyond its length.
+REFUSALS = {404: "adapter_missing", 400: "refused", 413: "refused", 422: "refused"}
+
 _decisions = msgspec.json.Decoder(Decision)
 _completions = msgspec.json.Decoder(Completion)
 
@@ -179,7 +182,7 @@ async def _post(
             url, data=body, headers={"content-type": "application/json"}, allow_redirects=False
         ) as response:
             if response.status != 200:
-                raise UnableToDraft("adapter_missing" if response.status == 404 else down)
+                raise UnableToDraft(REFUSALS.get(response.status, down))
             raw = await _read(response)
     except TimeoutError:
         raise

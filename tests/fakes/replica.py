@@ -38,7 +38,7 @@ def completion(
 
 @dataclass
 class Replica:
-    """The ASGI app. `fault`: "", late, malformed, failing."""
+    """The ASGI app. `fault`: "", late, malformed, failing, too_long."""
 
     completions: dict[str, dict] = field(default_factory=dict)
     fault: str = ""
@@ -50,7 +50,9 @@ class Replica:
         found = self.completions.get(ask["model"])
         if self.fault == "late" and await sleep_or_leave(receive, 30):
             return
-        if self.fault == "failing":
+        if self.fault == "too_long":
+            await send_json(send, 400, b'{"error":{"message":"beyond the maximum context length"}}')
+        elif self.fault == "failing":
             await send_json(send, 500, b'{"error":{"message":"engine dead"}}')
         elif found is None:
             await send_json(send, 404, b'{"error":{"message":"The model does not exist."}}')

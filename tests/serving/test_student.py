@@ -108,7 +108,8 @@ def test_a_query_with_a_control_token_reaches_no_replica():
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("failing", "vllm_down"), ("malformed", "malformed"), ("", "adapter_missing")]
+    ("fault", "reason"),
+    [("failing", "vllm_down"), ("malformed", "malformed"), ("too_long", "refused"), ("", "adapter_missing")],
 )
 def test_what_ails_the_engine_has_one_word(fault, reason):
     with pytest.raises(UnableToDraft) as failed:
