@@ -17,6 +17,7 @@ from ingestion.models import Call
 
 WINDOW: Final = timedelta(days=7)  # up to the end of the hour that is priced, so that a past hour's price stands
 HOUR: Final = timedelta(hours=1)
+CALLERS_WORD: Final = ("override", "log_off")  # reasons of a route that the caller chose
 _MILLION: Final = Decimal(1_000_000)
 _NUMBER: Final = DecimalField(max_digits=38, decimal_places=10)
 
@@ -26,28 +27,33 @@ class Baselines:
 
     def __init__(self, start: datetime, end: datetime) -> None:
         self._start, self._end = start, end
-        self._read: dict[tuple[UUID, Rates], Mapping[datetime, tuple[Sample, Sample]]] = {}
+        self._read: dict[tuple[UUID, Rates], Mapping[datetime, tuple[Sample, Sample, Sample]]] = {}
 
     def find(self, *, workload_id: UUID, rates: Rates, hour: datetime) -> Baseline | None:
         """What one call of a workload costs at the teacher's in an hour, at the asked-for model's rates."""
         name = (workload_id, rates)
         if name not in self._read:
             self._read[name] = _hourly_samples(workload_id, rates, self._start - WINDOW, self._end)
-        control, answered = Sample(), Sample()
-        for at, (from_control, from_all) in self._read[name].items():
+        control, answered, guessed = Sample(), Sample(), Sample()
+        for at, (from_control, from_metered, from_all) in self._read[name].items():
             if hour + HOUR - WINDOW <= at <= hour:
-                control, answered = control + from_control, answered + from_all
-        return estimate_baseline(control=control, answered=answered)
+                control, answered, guessed = control + from_control, answered + from_metered, guessed + from_all
+        return estimate_baseline(control=control, answered=answered, guessed=guessed)
 
 
 def _hourly_samples(
     workload_id: UUID, rates: Rates, start: datetime, end: datetime
-) -> Mapping[datetime, tuple[Sample, Sample]]:
-    """For each hour the control arm's sample and that of all whole, teacher-answered, metered calls."""
-    metered = Q(status__lt=400, complete=True, usage_estimated=False, teacher_cost__gt=0) & ~Q(arm=Arm.STUDENT)
-    control = Q(arm=Arm.CONTROL)
+) -> Mapping[datetime, tuple[Sample, Sample, Sample]]:
+    """For each hour the control arm's sample, that of all metered calls, and that of all, metered or guessed.
+
+    All are whole and answered by the teacher, and none was sent there by its caller's own word.
+    """
+    whole = Q(status__lt=400, complete=True, teacher_cost__gt=0) & ~Q(arm=Arm.STUDENT)
+    chosen = Q(reason__in=CALLERS_WORD)
+    metered = Q(usage_estimated=False)
+    control = metered & Q(arm=Arm.CONTROL)
     found = (
-        Call.objects.filter(metered, workload_id=workload_id, at__gte=start, at__lt=end)
+        Call.objects.filter(whole & ~chosen, workload_id=workload_id, at__gte=start, at__lt=end)
         .annotate(hour=TruncHour("at", tzinfo=UTC), millionfold=_price(rates))
         .annotate(square=ExpressionWrapper(F("millionfold") * F("millionfold"), output_field=_NUMBER))
         .values("hour")
@@ -55,6 +61,9 @@ def _hourly_samples(
             calls=Count("id"),
             total=Sum("millionfold"),
             squares=Sum("square"),
+            metered_calls=Count("id", filter=metered),
+            metered_total=Sum("millionfold", filter=metered),
+            metered_squares=Sum("square", filter=metered),
             control_calls=Count("id", filter=control),
             control_total=Sum("millionfold", filter=control),
             control_squares=Sum("square", filter=control),
@@ -63,6 +72,7 @@ def _hourly_samples(
     return {
         row["hour"]: (
             _sample(row["control_calls"], row["control_total"], row["control_squares"]),
+            _sample(row["metered_calls"], row["metered_total"], row["metered_squares"]),
             _sample(row["calls"], row["total"], row["squares"]),
         )
         for row in found

@@ -22,6 +22,7 @@ from ingestion.core.agreement import answer_schema, canonical
 from ingestion.core.answer_schema import find_excess
 from ingestion.core.calls import Answer, Arm, Finish, Kind
 from ingestion.core.dedupe import cluster_near_duplicates
+from ingestion.core.reading import is_storable
 from ingestion.core.redact import redact
 from ingestion.core.split import Split, assign_splits
 from ingestion.core.suitability import MAX_LABELS
@@ -125,7 +126,7 @@ def _put_off(workload: Workload, missing: int, left_out: Counter[str]) -> None:
         answered = Call.answered_for(workload.id).count()
         Workload.objects.filter(id=workload.id).update(
             left_out={reason: count for reason, count in left_out.items() if count},
-            curate_from=min(answered + missing, ceil(GROWTH_TO_RETRY * answered)),
+            curate_from=max(answered + missing, ceil(GROWTH_TO_RETRY * answered)),
         )
 
 
@@ -193,7 +194,7 @@ def _candidate_of(pair: Pair, workload: Workload, stance: Stance) -> Candidate |
         return "too_long"
     call, unusable = pair.call, _unusable(pair.answer, Kind(workload.kind))
     answer = "" if unusable else canonical(Kind(workload.kind), pair.answer) or ""
-    shown = pair.answer.text or ""
+    shown = "" if unusable else pair.answer.text or ""
     return Candidate(call.id, call.at, call.arm, call.dialect, stance, query, answer, shown, unusable)
 
 
@@ -206,6 +207,8 @@ def _unusable(answer: Answer, kind: Kind) -> str:
     found = canonical(kind, answer)
     if found and len(found) > LONGEST_ANSWER:
         return "answer_too_long"
+    if found and not is_storable(found):
+        return "unreadable"
     return "" if found else f"not_a_{kind}"
 
 

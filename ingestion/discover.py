@@ -1,5 +1,6 @@
 """Finds a tenant's workloads in its traffic: calls of one fingerprint are one task, named by what its prompt says."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 from django.conf import settings
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError
 from django.db.models import Count, Q
 
 from ingestion.core.agreement import answer_schema, canonical, infer_kind
@@ -17,6 +18,7 @@ from ingestion.core.answer_schema import find_excess
 from ingestion.core.calls import Kind
 from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.naming import name_of_prompt
+from ingestion.core.reading import is_storable
 from ingestion.core.suitability import Figures, judge
 from ingestion.core.templates import Template, UnableToLearnTemplate, extract_query, learn_template
 from ingestion.core.terms import TrafficSigns, is_engineered, looks_like_extraction
@@ -27,10 +29,16 @@ from tenants.models import ApiKey, ProviderCredential
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
 
+log = logging.getLogger(__name__)
+
 MIN_CALLS = 40  # fewer of one shape are not yet a habit
 SAMPLE = 200  # newest calls that name a workload, its kind and its template
 JUDGED = 1000  # newest calls that the verdict is on: more than there may be labels, many times over
 COMPARED = 200  # of their queries, how many are compared with each other
+LONGEST_QUERY = 2000  # characters of a query that a verdict looks at
+MOST_TEXT = 16_000_000  # characters of answers held at once
+MOST_WORKLOADS = 500  # of a tenant
+MOST_BYTES = 64_000  # of a body that a workload is named and templated by
 GROWN = 1.02  # times as many answered calls as at the last look
 STALE = timedelta(hours=1)
 WEEK = timedelta(days=7)
@@ -68,12 +76,16 @@ def _found(tenant_id: UUID, digest: str, now: datetime) -> bool:
             return _make_workload(digest, now)
     except IntegrityError:  # another worker found the same habit first
         return False
+    except DatabaseError as error:  # whose message may hold words of the prompt
+        log.warning("a workload could not be made: %s", type(error).__name__)
+        return False
 
 
 def _make_workload(digest: str, now: datetime) -> bool:
     calls = list(Call.objects.filter(fingerprint=digest, workload_id=None, status=200).order_by("-at")[:SAMPLE])
-    pairs = [replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable_pairs(calls, data_key_in_force())]
-    if len(pairs) < MIN_CALLS:
+    readable = readable_pairs(calls, data_key_in_force())
+    pairs = [replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable if _is_handy(pair)]
+    if len(pairs) < MIN_CALLS or Workload.objects.count() >= MOST_WORKLOADS:
         return False
     kind, template = infer_kind([pair.answer for pair in pairs]), _learn(pairs)
     name = name_of_prompt(template.system, template.prefix) or f"{kind} by {pairs[0].ask.model}"[:100].capitalize()
@@ -93,17 +105,27 @@ def _make_workload(digest: str, now: datetime) -> bool:
     return True
 
 
+def _is_handy(pair: Pair) -> bool:
+    """Hundreds are held at once; what is longer is no student's work anyway."""
+    return len(pair.ask.raw) <= MOST_BYTES and len(pair.answer.text or "") <= MOST_BYTES
+
+
 def _learn(pairs: Sequence[Pair]) -> Template:
     try:
-        return learn_template([pair.ask for pair in pairs])
+        template = learn_template([pair.ask for pair in pairs])
     except UnableToLearnTemplate:
         return Template()
+    storable = all(map(is_storable, (template.system, template.prefix, template.suffix)))
+    return template if storable else Template()
 
 
 def _refresh(tenant_id: UUID, now: datetime) -> None:
+    """Each verdict stands once it is found: a look that is cut short has not been in vain."""
     with acting_for(tenant_id):
-        for workload in Workload.objects.all():
-            _refresh_one(workload, now)
+        longest_ago = list(Workload.objects.order_by("looked_at").values_list("id", flat=True))
+    for workload_id in longest_ago:
+        with acting_for(tenant_id):
+            _refresh_one(Workload.objects.get(id=workload_id), now)
 
 
 def _is_worth_a_look(workload: Workload, pairs: int, now: datetime) -> bool:
@@ -142,15 +164,18 @@ def _refresh_one(workload: Workload, now: datetime) -> None:
         figures={name: getattr(figures, name) for name in ("pairs", "sampled", "on_template", "distinct_answers")},
         looked_at=now,
     )
-    if verdict.verdict != workload.verdict:  # what a last try found is no reason any more to wait for growth
+    # What a last try of a curation found is no reason to wait for growth where its rows are gone or the verdict moved.
+    if verdict.verdict != workload.verdict or pairs < int(workload.figures.get("pairs", 0)):
         Workload.objects.filter(id=workload.id).update(curate_from=0)
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What the bodies of a workload's newest calls say, without the bodies."""
+    """What the bodies of a workload's newest calls say, without the bodies: of long ones their beginnings, and so much
+    text in all."""
 
     sampled: int = 0
+    room: int = MOST_TEXT
     queries: list[str] = field(default_factory=list, repr=False)
     answers: list[str] = field(default_factory=list, repr=False)
 
@@ -160,9 +185,10 @@ def _look_at(workload: Workload, calls: list[Call]) -> _Seen:
     for pair in readable_pairs(calls, data_key_in_force()):
         seen.sampled += 1
         if (query := extract_query(template, pair.ask)) is not None:
-            seen.queries.append(query)
-        if (answer := canonical(kind, pair.answer)) is not None:
+            seen.queries.append(query[:LONGEST_QUERY])
+        if (answer := canonical(kind, pair.answer)) is not None and len(answer) <= seen.room:
             seen.answers.append(answer)
+            seen.room -= len(answer)
     return seen
 
 

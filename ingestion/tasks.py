@@ -11,9 +11,12 @@ from django.db import connection
 from ingestion.curate import UnableToCurate, curate, curation_due
 from ingestion.discover import discover_workloads
 from tenants.models import tenant_ids
-from tenants.wake import wake
+from tenants.wake import alone_at, wake
 
 log = logging.getLogger(__name__)
+
+
+LONGEST = 730  # seconds: a task is killed before
 
 
 def _now() -> datetime:
@@ -30,7 +33,9 @@ def discovery_due(**_: Any) -> None:
 @shared_task(ignore_result=True)
 def discover(*, tenant_id: str, **_: Any) -> None:
     """Find one tenant's workloads."""
-    discover_workloads(UUID(tenant_id), now=_now())
+    with alone_at("discover", UUID(tenant_id), seconds=LONGEST) as mine:
+        if mine:
+            discover_workloads(UUID(tenant_id), now=_now())
 
 
 @shared_task(ignore_result=True)
@@ -44,12 +49,13 @@ def curation_due_everywhere(**_: Any) -> None:
 @shared_task(ignore_result=True)
 def freeze(*, tenant_id: str, workload_id: str, **_: Any) -> None:
     """Freeze one workload's next dataset version."""
-    if UUID(workload_id) not in curation_due(UUID(tenant_id)):
-        return  # another worker was first
-    try:
-        curate(UUID(tenant_id), UUID(workload_id), now=_now())
-    except UnableToCurate as error:
-        log.info("workload %s: %d more usable pairs are needed", workload_id, error.missing)
+    with alone_at("freeze", UUID(tenant_id), seconds=LONGEST) as mine:
+        if not mine or UUID(workload_id) not in curation_due(UUID(tenant_id)):
+            return  # another worker was first
+        try:
+            curate(UUID(tenant_id), UUID(workload_id), now=_now())
+        except UnableToCurate as error:
+            log.info("workload %s: %d more usable pairs are needed", workload_id, error.missing)
 
 
 @shared_task(ignore_result=True)

@@ -47,7 +47,11 @@ def disable(request: PortalRequest, id: UUID) -> HttpResponse:
 @action(Right.MANAGE_WEBHOOKS)
 def enable(request: PortalRequest, id: UUID) -> HttpResponse:
     """Deliveries again."""
-    enable_endpoint(_endpoint(id), actor=request.member.actor, now=utc_now())
+    try:
+        enable_endpoint(_endpoint(id), actor=request.member.actor, now=utc_now())
+    except UnableToUseUrl as error:
+        messages.error(request, f"{error}.".capitalize())
+        return redirect("portal:webhooks")
     messages.success(request, "The endpoint is enabled.")
     return redirect("portal:webhooks")
 

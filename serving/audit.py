@@ -36,7 +36,8 @@ from tenants.scope import acting_for
 
 BATCH = 64  # at work at once for one rollout: live calls need the replicas too
 AT_ONCE = 8
-LEASE = timedelta(minutes=30)  # longer than the slowest batch: every try at its limit
+SLICE = 16  # carried out before anything is written down; at its slowest within a task's time limit
+LEASE = timedelta(minutes=30)  # longer than a task may take
 TRIES = 3
 BUDGET = timedelta(seconds=20)  # after which a worker turns to the next rollout
 
@@ -81,15 +82,19 @@ def audits_due(tenant_id: UUID) -> list[UUID]:
 def audit_batches(tenant_id: UUID, rollout_id: UUID, *, clock: Callable[[], datetime]) -> int:
     """Carry out batch after batch, the oldest calls first, until none is waiting or the budget is spent."""
     until, closed = clock() + BUDGET, 0
-    while count := audit(tenant_id, rollout_id, now=clock()):
+    while count := audit(tenant_id, rollout_id, now=clock(), is_late=lambda: clock() >= until):
         closed += count
         if clock() >= until:
             break
     return closed
 
 
-def audit(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> int:
-    """Carry out what is marked for one rollout, up to a batch; gives how many audits were closed."""
+def audit(tenant_id: UUID, rollout_id: UUID, *, now: datetime, is_late: Callable[[], bool] = lambda: False) -> int:
+    """Carry out what is marked for one rollout, up to a batch; gives how many audits were looked at.
+
+    A slice at a time: what was found is written down before the next begins, and what nobody has time for any more is
+    given back.
+    """
     with acting_for(tenant_id):
         rollout = Rollout.objects.select_related("deployment__adapter", "certificate", "workload").get(id=rollout_id)
         if rollout.state in Rollout.OVER:
@@ -98,13 +103,29 @@ def audit(tenant_id: UUID, rollout_id: UUID, *, now: datetime) -> int:
         setting = _setting(rollout)
         jobs, unreadable = _open(claimed)
         book = PriceBook.load(now)
-    findings = asyncio.run(_carry_out(setting, jobs, book)) if jobs else []
+        for lost in unreadable:
+            _close(lost, Finding(error="unreadable"), now, final=True)
+    for start in range(0, len(jobs), SLICE):
+        if start and is_late():
+            _give_back(tenant_id, jobs[start:], now)
+            return start + len(unreadable)
+        _carry_out_slice(tenant_id, setting, jobs[start : start + SLICE], book, now)
+    return len(claimed)
+
+
+def _carry_out_slice(tenant_id: UUID, setting: Setting, jobs: Sequence[Job], book: PriceBook, now: datetime) -> None:
+    findings = asyncio.run(_carry_out(setting, jobs, book))
     with acting_for(tenant_id):
         for job, finding in zip(jobs, findings, strict=True):
             _close(job.audit, finding, now)
-        for lost in unreadable:
-            _close(lost, Finding(error="unreadable"), now, final=True)
-    return len(claimed)
+
+
+def _give_back(tenant_id: UUID, jobs: Sequence[Job], now: datetime) -> None:
+    """Leave audits to the next look, as if they had not been tried."""
+    with acting_for(tenant_id):
+        for job in jobs:
+            mine = Audit.objects.filter(id=job.audit.id, status=Audit.Status.CLAIMED, attempts=job.audit.attempts)
+            mine.update(claimed_until=now - timedelta(seconds=1), attempts=job.audit.attempts - 1)
 
 
 def _claim_marked(rollout: Rollout, now: datetime) -> list[Audit]:

@@ -234,7 +234,10 @@ class EndpointSwitch(TenantView):
         """Switch an endpoint; what it already is, it stays."""
         endpoint = get_object_or_404(WebhookEndpoint.objects.all(), id=id)
         switch = enable_endpoint if self.on else disable_endpoint
-        switch(endpoint, actor=self.caller.actor, now=utc_now())
+        try:
+            switch(endpoint, actor=self.caller.actor, now=utc_now())
+        except UnableToUseUrl as error:
+            raise serializers.ValidationError({"url": [str(error)]}) from error
         endpoint.refresh_from_db()
         return Response(EndpointSerializer(endpoint, context={"view": self}).data)
 

@@ -20,7 +20,7 @@ from tenants.core.sealing import open_sealed, seal
 from tenants.core.signing import encode_secret, sign
 from tenants.data_keys import purpose_key
 from tenants.events import record_event
-from tenants.models import Event, WebhookDelivery, WebhookEndpoint
+from tenants.models import Event, Tenant, WebhookDelivery, WebhookEndpoint
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for, tenant_in_force
 from tenants.webhook_client import GONE, Receipt, UnableToUseUrl, check_url, post
@@ -67,8 +67,7 @@ def create_endpoint(url: str, *, kinds: Collection[str], actor: str, now: dateti
     """
     check_url(url, allow_private=settings.WEBHOOK_ALLOW_PRIVATE)
     with acting_for(tenant_in_force()):
-        if WebhookEndpoint.objects.filter(disabled_at=None).count() >= MOST_ENDPOINTS:
-            raise UnableToUseUrl(f"{MOST_ENDPOINTS} endpoints are the most: switch one off first")
+        _refuse_one_more()
         endpoint = WebhookEndpoint(url=url, kinds=sorted(set(kinds)), created_at=now)
         secret = encode_secret(os.urandom(SECRET_BYTES))
         endpoint.secret_sealed = seal(_secret_key(), secret.encode(), context=_context(tenant_in_force(), endpoint.id))
@@ -93,13 +92,20 @@ def disable_endpoint(endpoint: WebhookEndpoint, *, actor: str, now: datetime, re
 
 
 def enable_endpoint(endpoint: WebhookEndpoint, *, actor: str, now: datetime) -> bool:
-    """Send again what happens from now on. False if it was not disabled."""
+    """Send again what happens from now on. False if it was not disabled. Raises UnableToUseUrl."""
     with acting_for(tenant_in_force()):
+        _refuse_one_more()
         enabled = WebhookEndpoint.objects.filter(id=endpoint.id).exclude(disabled_at=None)
         if not enabled.update(disabled_at=None, straight_failures=0):
             return False
         record_event("endpoint.enabled", now=now, actor=actor, subject_id=endpoint.id)
     return True
+
+
+def _refuse_one_more() -> None:
+    Tenant.objects.select_for_update().get()  # two at once would both see room for one
+    if WebhookEndpoint.objects.filter(disabled_at=None).count() >= MOST_ENDPOINTS:
+        raise UnableToUseUrl(f"{MOST_ENDPOINTS} endpoints are the most: switch one off first")
 
 
 def fan_out(now: datetime) -> int:

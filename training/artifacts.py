@@ -5,9 +5,16 @@ from pathlib import Path
 from uuid import uuid4
 
 import fsspec
+from botocore.exceptions import BotoCoreError
 from django.conf import settings
 
 from training.lora.artifact import MANIFEST, UnableToReadArtifact, digest_file, read_manifest
+
+STORE_FAULTS = (OSError, BotoCoreError)  # s3fs lets botocore's own through where no answer came
+
+
+class UnableToStore(Exception):
+    """The store is away, full, or refuses."""
 
 
 class UnableToFetch(Exception):
@@ -15,15 +22,21 @@ class UnableToFetch(Exception):
 
 
 def put_artifact(directory: Path, *, key: str) -> str:
-    """Store a finished artifact directory under `key`; gives its checksum (of the manifest, which hashes the rest)."""
+    """Store a finished artifact directory under `key`; gives its checksum (of the manifest, which hashes the rest).
+
+    Raises UnableToStore.
+    """
     read_manifest(directory)
-    filesystem, root = _store()
-    target = f"{root}/{key}"
-    filesystem.makedirs(target, exist_ok=True)
-    # The manifest goes last: a store that has it has the rest.
-    for path in sorted(directory.iterdir(), key=lambda path: path.name == MANIFEST):
-        if path.is_file():
-            filesystem.put_file(str(path), f"{target}/{path.name}")
+    try:
+        filesystem, root = _store()
+        target = f"{root}/{key}"
+        filesystem.makedirs(target, exist_ok=True)
+        # The manifest goes last: a store that has it has the rest.
+        for path in sorted(directory.iterdir(), key=lambda path: path.name == MANIFEST):
+            if path.is_file():
+                filesystem.put_file(str(path), f"{target}/{path.name}")
+    except STORE_FAULTS as error:
+        raise UnableToStore("the store did not take the artifact") from error
     return digest_file(directory / MANIFEST)
 
 
@@ -45,22 +58,28 @@ def fetch_artifact(*, key: str, checksum: str) -> Path:
 
 
 def drop_artifact(*, key: str) -> None:
-    """Remove an artifact from the store and the cache; nothing happens where it is gone already."""
-    filesystem, root = _store()
-    if filesystem.exists(f"{root}/{key}"):
-        filesystem.rm(f"{root}/{key}", recursive=True)
+    """Remove an artifact from the store and the cache; nothing happens where it is gone already.
+
+    Raises UnableToStore.
+    """
+    try:
+        filesystem, root = _store()
+        if filesystem.exists(f"{root}/{key}"):
+            filesystem.rm(f"{root}/{key}", recursive=True)
+    except STORE_FAULTS as error:
+        raise UnableToStore("the store did not let go of the artifact") from error
     shutil.rmtree(Path(settings.ARTIFACTS_CACHE) / key, ignore_errors=True)
 
 
 def _download(key: str, local: Path) -> None:
-    filesystem, root = _store()
     unfinished = local.with_name(f"{local.name}.{uuid4().hex}")
     unfinished.mkdir(parents=True)
     try:
+        filesystem, root = _store()
         for path in filesystem.ls(f"{root}/{key}", detail=False):
             filesystem.get_file(path, str(unfinished / Path(path).name))
         unfinished.rename(local)
-    except (OSError, FileNotFoundError) as error:
+    except STORE_FAULTS as error:
         if not (local / MANIFEST).is_file():  # otherwise another process was first, which is as good
             raise UnableToFetch("the artifact is not in the store") from error
     finally:

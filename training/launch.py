@@ -7,9 +7,10 @@ its lease cannot write any more, and the next holder goes on from the last check
 import logging
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -29,7 +30,7 @@ from tenants.events import record_event
 from tenants.models import tenant_ids
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
-from training.artifacts import drop_artifact, put_artifact
+from training.artifacts import UnableToStore, drop_artifact, put_artifact
 from training.lora.artifact import Manifest, read_manifest
 from training.lora.spec import RunSpec
 from training.models import Adapter, TrainingRun
@@ -38,6 +39,8 @@ from training.runner import TrainingStopped, UnableToTrain, run_trainer
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3  # claims of a run: its workers were lost
+STORE_TRIES = 6  # with twice the pause between each two
+MOST_RUNS = 4  # of one dataset and rung
 MAX_CRASHES = 2  # from this attempt on, a trainer that breaks has failed
 PROMPT_TOKENS = 72  # around a query and its answer, at most
 Clock = Callable[[], datetime]
@@ -68,11 +71,19 @@ def queue_run(dataset: Dataset, *, rung: str, now: datetime, actor: str = "syste
 
 
 def retry_run(run: TrainingRun, *, actor: str, now: datetime) -> TrainingRun | None:
-    """Queue a failed or cancelled run's dataset and rung again; None if it is neither, or one of them is open."""
+    """Queue a failed or cancelled run's dataset and rung again.
+
+    None if it is neither, or one of them is open, or has had its tries, or its workload has a newer dataset or is not
+    suitable any more.
+    """
     if run.status not in TrainingRun.TO_RETRY:
         return None
     with acting_for(run.tenant_id):
-        dataset = Dataset.objects.get(id=run.dataset_id)
+        dataset = Dataset.objects.select_related("workload").get(id=run.dataset_id)
+        newest = Dataset.objects.filter(workload_id=dataset.workload_id).latest("version")
+        tried = TrainingRun.objects.filter(dataset=dataset, rung=run.rung).count()
+    if dataset.id != newest.id or dataset.workload.verdict != "suitable" or tried >= MOST_RUNS:
+        return None
     return queue_run(dataset, rung=run.rung, actor=actor, now=now)
 
 
@@ -142,7 +153,8 @@ def carry_out(tenant_id: UUID, run_id: UUID, *, clock: Clock) -> bool:
         _close_stopped(attempt)
     except UnableToTrain as error:
         _note_failure(attempt, error)
-    _tidy(attempt.run, folder)
+    finally:
+        _tidy(attempt.run, folder)
     return True
 
 
@@ -172,24 +184,44 @@ def _carry_out(attempt: Attempt, folder: Path) -> None:
         if closed:
             _make_adapter(run, spec, manifest, key=key, checksum=checksum, now=attempt.clock())
     if not closed:
-        drop_artifact(key=key)
+        _drop_quietly(key)
 
 
 def _store(directory: Path, *, key: str, every: float, on_beat: Callable[[], bool]) -> str:
-    """Put the artifact into the store while the lease is kept; gives its checksum."""
+    """Put the artifact into the store while the lease is kept; gives its checksum.
+
+    A store that is away is tried for some minutes more: hours of training must not be lost to a restart of it.
+    """
     with ThreadPoolExecutor(max_workers=1) as pool:
-        storing = pool.submit(put_artifact, directory, key=key)
-        held = True
-        while held and not wait([storing], timeout=every).done:
-            held = on_beat()
-    try:
-        checksum = storing.result()
-    except OSError as error:
-        raise UnableToTrain("the store did not take the artifact", permanent=False) from error
+        for pause in (*(2**n * every for n in range(STORE_TRIES - 1)), None):
+            storing = pool.submit(put_artifact, directory, key=key)
+            held = _keep_while(storing, every=every, on_beat=on_beat)
+            failure = storing.exception()
+            if failure is None or not isinstance(failure, UnableToStore) or not held or pause is None:
+                break
+            held = _keep_while(pool.submit(time.sleep, pause), every=every, on_beat=on_beat)
     if not held:
-        drop_artifact(key=key)
+        _drop_quietly(key)
         raise TrainingStopped
-    return checksum
+    try:
+        return storing.result()
+    except UnableToStore as error:
+        raise UnableToTrain(str(error), permanent=False) from error
+
+
+def _keep_while(work: Future[Any], *, every: float, on_beat: Callable[[], bool]) -> bool:
+    """Keep the lease until the work is done. False: it is lost."""
+    held = True
+    while not wait([work], timeout=every).done:
+        held = held and on_beat()
+    return held
+
+
+def _drop_quietly(key: str) -> None:
+    try:
+        drop_artifact(key=key)
+    except UnableToStore:
+        log.warning("artifact %s is of no use and still in the store", key)
 
 
 def _tidy(run: TrainingRun, folder: Path) -> None:

@@ -14,7 +14,7 @@ from django.db.models import Q
 from tenants.events import record_event
 from tenants.models import Event
 from tenants.scope import acting_for
-from training.artifacts import drop_artifact
+from training.artifacts import UnableToStore, drop_artifact
 from training.models import Adapter
 
 log = logging.getLogger(__name__)
@@ -56,8 +56,8 @@ def drop_tainted(tenant_id: UUID, *, now: datetime) -> list[UUID]:
 def _drop(adapter: Adapter, now: datetime) -> bool:
     try:
         drop_artifact(key=adapter.artifact_key)
-    except OSError as error:  # the store is away: the next look tries again
-        log.warning("the weights of adapter %s are still there: %s", adapter.id, type(error).__name__)
+    except UnableToStore:  # the next look tries again
+        log.warning("the weights of adapter %s are still there: the store is away", adapter.id)
         return False
     with acting_for(adapter.tenant_id):
         dropped = Adapter.objects.filter(id=adapter.id, dropped_at=None).update(dropped_at=now)

@@ -18,13 +18,20 @@ def _now() -> datetime:
 
 @shared_task(ignore_result=True)
 def training_due(**_: Any) -> None:
-    """Queue runs, mark what learnt from the erased and drop what is over of it, wake a trainer for each free run."""
-    for tenant_id in tenant_ids():
-        launch.queue_runs(tenant_id, now=_now())
-        taint_due(tenant_id, now=_now())
-        drop_tainted(tenant_id, now=_now())
+    """Wake a trainer for each free run, and look at each tenant's datasets and adapters in a task of its own."""
     for tenant_id, run_id in launch.runs_due(_now()):
         wake(train, tenant_id=tenant_id, run_id=run_id)
+    for tenant_id in tenant_ids():
+        wake(keep_adapters, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def keep_adapters(*, tenant_id: str, **_: Any) -> None:
+    """Queue a tenant's runs, mark what learnt from the erased, and drop the weights of what is over of it."""
+    tenant = UUID(tenant_id)
+    launch.queue_runs(tenant, now=_now())
+    taint_due(tenant, now=_now())
+    drop_tainted(tenant, now=_now())
 
 
 @shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)

@@ -48,13 +48,18 @@ class Counterfactual:
     shared_error: float
 
 
-def estimate_baseline(*, control: Sample, answered: Sample) -> Baseline | None:
-    """The mean of the control arm, or of all teacher-answered calls where that is too small.
+NONE = Sample()
+
+
+def estimate_baseline(*, control: Sample, answered: Sample, guessed: Sample = NONE) -> Baseline | None:
+    """The mean of the control arm; of all metered teacher-answered calls where that is too small; where those are too,
+    of all whose usage was told or guessed: traffic that is only streamed, without a count, has a price as well.
 
     None below two calls: a saving that cannot be shown is not claimed. The mean is rounded to a money column's step
     here, per call, so that any way of parting calls into entries adds up exactly.
     """
-    sample = control if control.calls >= MINIMUM_CONTROL else answered
+    enough = (sample for sample in (control, answered) if sample.calls >= MINIMUM_CONTROL)
+    sample = next(enough, max(guessed, answered, key=lambda found: found.calls))
     if sample.calls < 2:
         return None
     spread = sample.squares - sample.total * sample.total / sample.calls

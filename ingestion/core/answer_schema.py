@@ -76,12 +76,14 @@ def _schema_of(name: str, values: list[Any], depth: int) -> Schema:
 
 
 def _object_schema(values: list[dict[str, Any]], depth: int) -> Schema:
-    keys = sorted({key for value in values for key in value})
+    by_key: dict[str, list[Any]] = {}
+    for value in values:
+        for key, inner in value.items():
+            if key in by_key or len(by_key) <= MAX_PROPERTIES:  # one more shows that there are too many
+                by_key.setdefault(key, []).append(inner)
     return {
         "type": "object",
-        "properties": {
-            key: infer_schema([value[key] for value in values if key in value], depth=depth) for key in keys
-        },
-        "required": [key for key in keys if all(key in value for value in values)],
+        "properties": {key: infer_schema(by_key[key], depth=depth) for key in sorted(by_key)},
+        "required": [key for key in sorted(by_key) if len(by_key[key]) == len(values)],
         "additionalProperties": False,
     }

@@ -9,6 +9,7 @@ import orjson
 
 from ingestion.core.calls import Answer, Ask, Dialect, Finish, Message, Tool, ToolCall, Usage
 from ingestion.core.reading import (
+    MOST_TOKENS,
     Json,
     UnableToParse,
     canonical_json,
@@ -85,7 +86,7 @@ def read_usage(usage: object) -> Usage | None:
     cached = read_tokens(usage, "cache_read_input_tokens")
     written = read_tokens(usage, "cache_creation_input_tokens")
     return Usage(
-        input_tokens=read_tokens(usage, "input_tokens") + cached + written,
+        input_tokens=min(read_tokens(usage, "input_tokens") + cached + written, MOST_TOKENS),
         output_tokens=read_tokens(usage, "output_tokens"),
         cached_input_tokens=cached,
         cache_write_tokens=written,

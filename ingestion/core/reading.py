@@ -12,7 +12,7 @@ import orjson
 
 Json = dict[str, Any]
 
-_MAX_INT = 2**31 - 1
+MOST_TOKENS = 2**31 - 1  # what a count's column holds
 _ESCAPED_LETTERS = (b"\\u005", b"\\u006", b"\\u007")  # how the letters of a watched key could be spelt otherwise
 
 
@@ -74,7 +74,7 @@ def take_count(body: Json, name: str) -> int | None:
     value = body.get(name)
     if value is None:
         return None
-    if type(value) is not int or not 1 <= value <= _MAX_INT:
+    if type(value) is not int or not 1 <= value <= MOST_TOKENS:
         raise UnableToParse(f"`{name}` must be a positive whole number.", param=name)
     return value
 
@@ -117,7 +117,12 @@ def take_texts(body: Json, name: str) -> tuple[str, ...]:
 def read_tokens(usage: Json, name: str) -> int:
     """A provider's token count; 0 where it is absent or nonsense, since a wrong count must not lose the answer."""
     value = usage.get(name)
-    return value if type(value) is int and 0 <= value <= _MAX_INT else 0
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
+
+
+def is_storable(text: str) -> bool:
+    """Whether PostgreSQL takes the text: no NUL, and nothing that is no Unicode."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _may_repeat(raw: bytes, names: Iterable[str]) -> bool:

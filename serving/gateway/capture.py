@@ -20,6 +20,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
 
+LONGEST_MODEL = 120  # characters of a model's name: a provider may call itself what it likes
 MOST_CAPTURED = 32_000_000  # bytes of an answer that are kept; more passes through unread
 
 logger = logging.getLogger(__name__)
@@ -197,8 +198,8 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
         key_id=call.caller.key.key_id,
         at=call.at,
         dialect=ask.dialect,
-        asked_model=ask.model,
-        answered_model=outcome.answer.model if outcome.answer else "",
+        asked_model=ask.model[:LONGEST_MODEL],
+        answered_model=outcome.answer.model[:LONGEST_MODEL] if outcome.answer else "",
         fingerprint=call.fingerprint,
         workload_id=call.workload_id,
         arm=arm,

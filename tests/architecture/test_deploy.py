@@ -19,7 +19,7 @@ def secrets_of(name: str) -> set[str]:
 
 
 def test_the_engine_and_the_encoder_are_reached_by_those_who_ask_a_student_alone():
-    assert on("models") == {"vllm", "encoder", "gateway", "worker", "evaluator"}
+    assert on("models") == {"vllm", "encoder", "gateway", "worker", "evaluator", "auditor"}
     assert FILE["networks"]["models"]["internal"]
     for name in ("vllm", "encoder"):
         assert SERVICES[name]["networks"] == ["models"]

@@ -209,7 +209,7 @@ def test_a_curation_that_could_not_succeed_waits_for_growth_and_says_what_was_le
     assert curation_due(company.id) == []
     with acting_for(company.id):
         assert Workload.objects.get().left_out["truncated"] > 0
-    log_calls(company.id, min(30, refusal.value.missing), now=now + timedelta(days=2), start=2000)
+    log_calls(company.id, max(30, refusal.value.missing), now=now + timedelta(days=2), start=2000)
     discover_workloads(company.id, now=now)
     assert curation_due(company.id) == [workload_id]
     log_calls(company.id, 200, now=now + timedelta(days=3), start=4000)

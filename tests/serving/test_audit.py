@@ -2,13 +2,14 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from itertools import chain, repeat
 from uuid import UUID
 
 import msgspec
 import pytest
 
 from ingestion.store import store_calls
-from serving.audit import BATCH, BUDGET, audit, audit_batches, audits_due
+from serving.audit import BATCH, BUDGET, SLICE, audit, audit_batches, audits_due
 from serving.models import Audit, Rollout
 from tenants.models import ProviderCredential
 from tenants.scope import acting_for
@@ -113,15 +114,18 @@ def test_a_live_audit_without_usage_is_priced_by_length(company, rollout, teache
     assert only_audit(company).cost > 0
 
 
-def test_a_worker_goes_on_past_one_batch_until_its_time_is_spent(company, rollout, encoder, now):
+def test_a_worker_goes_on_until_its_time_is_spent_and_gives_back_what_it_did_not_begin(company, rollout, encoder, now):
     marked = {"workload_id": str(rollout.workload_id), "wants_shadow": True}
     first = log_calls(company.id, BATCH + 5, now=now + timedelta(hours=2), **marked)[0]
     later = now + timedelta(hours=3)
-    ticks = iter([later, later, later + BUDGET])
-    assert audit_batches(company.id, rollout.id, clock=lambda: next(ticks)) == BATCH
+    ticks = chain([later, later], repeat(later + BUDGET))
+    assert audit_batches(company.id, rollout.id, clock=lambda: next(ticks)) == SLICE
     with acting_for(company.id):
-        assert Audit.objects.filter(call_id=first.id).exists()  # the oldest goes first
-    assert audit_batches(company.id, rollout.id, clock=lambda: later) == 5
+        assert Audit.objects.get(call_id=first.id).status == "done"  # the oldest goes first
+    assert audit_batches(company.id, rollout.id, clock=lambda: later) == BATCH + 5 - SLICE
+    with acting_for(company.id):
+        done = Audit.objects.filter(status="done")
+        assert set(done.values_list("attempts", flat=True)) == {1} and done.count() == BATCH + 5
 
 
 def test_an_audit_whose_replica_is_away_is_tried_again_and_then_given_up(company, rollout, settings, now):

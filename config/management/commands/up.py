@@ -80,7 +80,8 @@ def programs(ports: Ports) -> list[Program]:
         processes.feed(),
         processes.gateway(ports),
         processes.web(ports),
-        processes.worker(queues=("default", "webhooks"), name="worker", at_once=2),
+        processes.worker(queues=("default",), name="worker", at_once=2),
+        processes.worker(queues=("webhooks",), name="courier", at_once=1),
         processes.worker(queues=("audits",), name="auditor", at_once=2),
         processes.worker(queues=("training", "evaluation"), name="trainer", at_once=1),  # both want every core
         processes.beat(Path(settings.STATE_DIR)),
