@@ -44,11 +44,18 @@ def response_of(text: str, *, model: str = "gpt-4o", finish: str = "stop") -> by
 
 
 def record_of(
-    tenant_id: UUID, query: str, answer: str, *, at: datetime, finish: str = "stop", **facts: object
+    tenant_id: UUID,
+    query: str,
+    answer: str,
+    *,
+    at: datetime,
+    finish: str = "stop",
+    system: str = SYSTEM,
+    **facts: object,
 ) -> CallRecord:
     """One answered call's record. Enter `acting_for(tenant_id)` first."""
     call_id, key_id = str(facts.pop("id", uuid7(at))), str(facts.pop("key_id", tenant_id))
-    request, response = request_of(query), response_of(answer, finish=finish)
+    request, response = request_of(query, system=system), response_of(answer, finish=finish)
     key = data_key_in_force()
     settings = {
         "asked_model": "gpt-4o",

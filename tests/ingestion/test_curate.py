@@ -14,6 +14,7 @@ from ingestion.payloads import in_batches, readable_pairs
 from tenants.models import ProviderCredential
 from tenants.provision import data_key_in_force, state_stance
 from tenants.scope import acting_for
+from tenants.wake import alone_at
 from tests.ingestion.makers import LABELS, log_calls, query_of
 
 
@@ -43,6 +44,28 @@ def test_discovering_twice_makes_one_workload(company, found, now):
 def test_a_few_calls_of_one_shape_are_not_a_workload_yet(company, now):
     log_calls(company.id, 20, now=now)
     assert discover_workloads(company.id, now=now) == 0
+
+
+def test_a_prompt_that_no_column_can_hold_stops_neither_discovery_nor_another_workload(company, now, caplog):
+    log_calls(company.id, 60, now=now, system="Route this \x00 secretly")
+    log_calls(company.id, 60, now=now)
+    assert discover_workloads(company.id, now=now + timedelta(hours=1)) >= 1
+    with acting_for(company.id):
+        assert Workload.objects.filter(name__startswith="Route messages of customers").exists()
+    assert "secretly" not in caplog.text
+
+
+def test_one_worker_at_a_time_looks_at_a_tenant(company, rival):
+    with alone_at("discover", company.id, seconds=60) as mine:
+        with (
+            alone_at("discover", company.id, seconds=60) as also_mine,
+            alone_at("discover", rival.id, seconds=60) as theirs,
+        ):
+            assert (mine, also_mine, theirs) == (True, False, True)
+        with alone_at("discover", company.id, seconds=60) as still:
+            assert not still
+    with alone_at("discover", company.id, seconds=60) as again:
+        assert again
 
 
 def test_bodies_are_opened_again_only_for_growth_for_other_terms_and_after_an_hour(company, now):

@@ -331,5 +331,10 @@ def test_a_tenant_has_twenty_live_endpoints_at_most(company, rival, clock):
             create_endpoint(f"https://hooks.example/{number}", kinds=[], actor="test", now=clock)
         with pytest.raises(UnableToUseUrl, match="switch one off"):
             create_endpoint("https://hooks.example/more", kinds=[], actor="test", now=clock)
+        swapped = WebhookEndpoint.objects.first()
+        disable_endpoint(swapped, actor="test", now=clock)
+        create_endpoint("https://hooks.example/more", kinds=[], actor="test", now=clock)
+        with pytest.raises(UnableToUseUrl, match="switch one off"):
+            enable_endpoint(swapped, actor="test", now=clock)
     with acting_for(rival.id):
         assert create_endpoint("https://hooks.example/theirs", kinds=[], actor="test", now=clock)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import fsspec
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from django.conf import settings
 from fsspec.implementations.local import LocalFileSystem
 
@@ -43,6 +44,23 @@ class SlowStore(LocalFileSystem):
             for _ in range(2):
                 if not self.beats.acquire(timeout=30):
                     raise OSError("no heartbeat came")
+        super().put_file(source, target, **options)
+
+
+class ShakyStore(LocalFileSystem):
+    """A store that is away a few times, as botocore tells it."""
+
+    protocol = "shaky"
+    faults = 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("shaky://"))
+
+    def put_file(self, source, target, **options):
+        if ShakyStore.faults:
+            ShakyStore.faults -= 1
+            raise EndpointConnectionError(endpoint_url="http://store")
         super().put_file(source, target, **options)
 
 
@@ -133,6 +151,17 @@ def test_a_failed_or_cancelled_run_can_be_retried_and_no_other(company, run, now
     assert retry_run(reread(run), actor="user:1", now=now) is None  # one is open
 
 
+def test_a_run_of_an_old_dataset_or_of_work_that_is_not_suitable_any_more_is_not_retried(company, run, dataset, now):
+    with acting_for(company.id):
+        run.request_cancel(now, actor="user:1")
+        Workload.objects.update(verdict="unsuitable")
+    assert retry_run(reread(run), actor="user:1", now=now) is None
+    with acting_for(company.id):
+        Workload.objects.update(verdict="suitable")
+        Dataset.objects.create(workload_id=dataset.workload_id, version=2, kind="label", created_at=now, frozen_at=now)
+    assert retry_run(reread(run), actor="user:1", now=now) is None
+
+
 def test_an_adapter_s_name_says_nothing_of_the_prompt(company, run):
     with acting_for(company.id):
         workload = Workload.objects.get()
@@ -152,6 +181,15 @@ def test_the_lease_is_kept_while_the_artifact_goes_into_the_store(company, run, 
 
     assert carry_out(company.id, run.id, clock=watched)
     assert reread(run).status == "succeeded"
+
+
+def test_a_store_that_is_away_for_a_while_does_not_cost_the_training(company, run, settings, tmp_path):
+    ensure_models(tell=print)
+    fsspec.register_implementation("shaky", ShakyStore, clobber=True)
+    settings.ARTIFACTS_URL, settings.LEASE_SECONDS = f"shaky://{tmp_path}/store", 1
+    ShakyStore.faults = 2
+    assert carry_out(company.id, run.id, clock=clock)
+    assert (reread(run).status, reread(run).attempts, ShakyStore.faults) == ("succeeded", 1, 0)
 
 
 def test_only_one_worker_can_claim_a_run_and_an_expired_lease_frees_it(company, run, now):

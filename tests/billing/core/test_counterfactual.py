@@ -60,6 +60,13 @@ def test_the_control_arm_alone_speaks_once_it_is_large_enough(costs):
     )
 
 
+def test_traffic_that_tells_no_usage_is_priced_by_what_was_guessed_and_not_by_a_few_told_calls():
+    told, all_of_it = sample_of([Decimal("0.001")] * 2), sample_of([Decimal("0.001")] * 2 + [Decimal("0.5")] * 500)
+    assert estimate_baseline(control=Sample(), answered=told, guessed=all_of_it).per_call > Decimal("0.49")
+    enough = sample_of([Decimal("0.3")] * MINIMUM_CONTROL)
+    assert estimate_baseline(control=Sample(), answered=enough, guessed=all_of_it).per_call == Decimal("0.3")
+
+
 @pytest.mark.parametrize("calls", [0, 1])
 def test_a_saving_that_cannot_be_shown_is_not_claimed(calls):
     assert estimate_baseline(control=Sample(), answered=sample_of([Decimal(1)] * calls)) is None
