@@ -22,6 +22,7 @@ from ingestion.core.reading import is_storable
 from ingestion.core.suitability import Figures, judge
 from ingestion.core.templates import Template, UnableToLearnTemplate, extract_query, learn_template
 from ingestion.core.terms import TrafficSigns, is_engineered, looks_like_extraction
+from ingestion.curate import LONGEST_QUERY
 from ingestion.models import Call, Fingerprint, Workload
 from ingestion.payloads import Pair, readable_pairs
 from tenants.events import record_event
@@ -35,7 +36,6 @@ MIN_CALLS = 40  # fewer of one shape are not yet a habit
 SAMPLE = 200  # newest calls that name a workload, its kind and its template
 JUDGED = 1000  # newest calls that the verdict is on: more than there may be labels, many times over
 COMPARED = 200  # of their queries, how many are compared with each other
-LONGEST_QUERY = 2000  # characters of a query that a verdict looks at
 MOST_TEXT = 16_000_000  # characters of answers held at once
 MOST_WORKLOADS = 500  # of a tenant
 MOST_BYTES = 64_000  # of a body that a workload is named and templated by

@@ -94,10 +94,11 @@ def disable_endpoint(endpoint: WebhookEndpoint, *, actor: str, now: datetime, re
 def enable_endpoint(endpoint: WebhookEndpoint, *, actor: str, now: datetime) -> bool:
     """Send again what happens from now on. False if it was not disabled. Raises UnableToUseUrl."""
     with acting_for(tenant_in_force()):
-        _refuse_one_more()
-        enabled = WebhookEndpoint.objects.filter(id=endpoint.id).exclude(disabled_at=None)
-        if not enabled.update(disabled_at=None, straight_failures=0):
+        disabled = WebhookEndpoint.objects.filter(id=endpoint.id).exclude(disabled_at=None)
+        if not disabled.exists():
             return False
+        _refuse_one_more()
+        disabled.update(disabled_at=None, straight_failures=0)
         record_event("endpoint.enabled", now=now, actor=actor, subject_id=endpoint.id)
     return True
 

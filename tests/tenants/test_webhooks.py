@@ -336,5 +336,7 @@ def test_a_tenant_has_twenty_live_endpoints_at_most(company, rival, clock):
         create_endpoint("https://hooks.example/more", kinds=[], actor="test", now=clock)
         with pytest.raises(UnableToUseUrl, match="switch one off"):
             enable_endpoint(swapped, actor="test", now=clock)
+        live = WebhookEndpoint.objects.filter(disabled_at=None).first()
+        assert not enable_endpoint(live, actor="test", now=clock), "what it already is, it stays"
     with acting_for(rival.id):
         assert create_endpoint("https://hooks.example/theirs", kinds=[], actor="test", now=clock)
