@@ -253,9 +253,7 @@ def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
         alpha=2.0 * settings.LORA_RANK,
         lr=settings.LORA_LEARNING_RATE,
         epochs=settings.LORA_EPOCHS,
-        max_tokens=LONGEST_QUERY
-        + LONGEST_ANSWER
-        + PROMPT_TOKENS,  # about one a character at most: a rare row of more is left out
+        max_tokens=LONGEST_QUERY + LONGEST_ANSWER + PROMPT_TOKENS,  # mostly under one a character; more is left out
         fencing_token=token,
         parent_pid=os.getpid(),
         dataset_hash=dataset.content_hash,
