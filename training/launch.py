@@ -25,6 +25,7 @@ from django.db import IntegrityError
 from ingestion.core.calls import Kind
 from ingestion.core.split import Split
 from ingestion.curate import LONGEST_ANSWER, LONGEST_QUERY, open_example
+from ingestion.erase import await_erasures
 from ingestion.models import Dataset, Example
 from tenants.events import record_event
 from tenants.models import tenant_ids
@@ -249,10 +250,12 @@ def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
         checkpoint_dir=str(folder / "checkpoints"),
         adapter=adapter_name(run),
         labels=tuple(sorted(dataset.labels)),
+        modules=settings.LORA_MODULES,
         rank=settings.LORA_RANK,
         alpha=2.0 * settings.LORA_RANK,
         lr=settings.LORA_LEARNING_RATE,
         epochs=settings.LORA_EPOCHS,
+        batch=settings.LORA_BATCH,
         max_tokens=LONGEST_QUERY + LONGEST_ANSWER + PROMPT_TOKENS,  # mostly under one a character; more is left out
         fencing_token=token,
         parent_pid=os.getpid(),
@@ -269,6 +272,7 @@ def _export(dataset: Dataset, path: Path) -> None:
         acting_for(dataset.tenant_id),
         os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out,
     ):
+        await_erasures()  # one that follows finds a run that had begun before it
         data_key = data_key_in_force()
         splits = [Split.TRAIN, Split.TUNING]  # calibration never comes near the trainer
         for example in Example.objects.filter(dataset=dataset, split__in=splits).order_by("at", "id").iterator():

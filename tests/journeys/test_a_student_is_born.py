@@ -96,6 +96,9 @@ def test_traffic_teaches_a_student_that_answers_from_a_real_vllm(database, house
         ENCODER_URLS=f"http://127.0.0.1:{ports.encoder}",
         MIN_PAIRS="600",
         LORA_RANK=str(RANK),
+        LORA_MODULES="mlp",
+        LORA_EPOCHS="1",
+        LORA_BATCH="8",
         DATASET_GROWTH="9",  # one student is enough for this story
     )
     teacher = start_teacher(household)

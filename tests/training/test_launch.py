@@ -207,7 +207,9 @@ def test_only_one_worker_can_claim_a_run_and_an_expired_lease_frees_it(company, 
 def test_tenants_take_turns_at_the_trainers(company, rival, dataset, run, now):
     """A tenant with many workloads does not keep another with one waiting."""
     with acting_for(company.id):
-        second = TrainingRun.objects.create(dataset=dataset, rung="lora", created_at=now, currency="USD")
+        second = TrainingRun.objects.create(
+            dataset=dataset, rung="lora", created_at=now + timedelta(minutes=1), currency="USD"
+        )
     with acting_for(rival.id):
         workload = Workload.objects.create(slug="theirs", name="theirs", kind="label", found_at=now, looked_at=now)
         theirs = Dataset.objects.create(workload=workload, version=1, kind="label", created_at=now, frozen_at=now)

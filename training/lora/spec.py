@@ -28,6 +28,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     base_model: str = ""  # rung lora: a local directory or a Hugging Face id with a chat template
     marker: str = "Answer:"  # the line between a query and its answer
     labels: tuple[str, ...] = ()  # the closed set (label kind), in canonical form
+    modules: str = "all"  # which linear layers get a low-rank pair: "all" but the output's, or "mlp" only
     rank: int = 16  # of every low-rank pair; replicas must be started with at least this
     alpha: float = 32.0  # the update is scaled by alpha / rank; a power of two loses nothing in bfloat16
     lr: float = 2e-3  # peak learning rate; ten times that of full fine-tuning is usual for LoRA
@@ -69,6 +70,7 @@ def _objections(spec: RunSpec) -> list[tuple[bool, str]]:
         (spec.rung not in ("head", "lora"), "rung is neither head nor lora"),
         (spec.rung == "head" and spec.kind is not Kind.LABEL, "a head answers with labels only"),
         (spec.rung == "lora" and not spec.base_model, "a lora needs a base model"),
+        (spec.modules not in ("all", "mlp"), "modules is neither all nor mlp"),
         (not spec.adapter, "the adapter has no name"),
         (min(sizes) < 1, "a size, a count or an interval is below one"),
         (spec.lr <= 0, "the learning rate must be positive"),

@@ -2,6 +2,7 @@
 
 import argparse
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -28,5 +29,5 @@ class Command(BaseCommand):
         with acting_for(options["tenant"]):
             if not Tenant.objects.exists():
                 raise CommandError("there is no such tenant")
-            erasure = erase_subject(options["subject"], actor="operator", now=datetime.now(UTC))
+            erasure = erase_subject(options["subject"], actor="operator", clock=partial(datetime.now, UTC))
         self.stdout.write(str(erasure))

@@ -1,6 +1,7 @@
 """Erases again, in every tenant, whom a restored backup brought back."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -17,6 +18,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Suspended tenants too; a person's erasure does not wait for a bill."""
-        now = datetime.now(UTC)
-        back = sum(reapply_erasures(tenant_id, now=now) for tenant_id in tenant_ids(suspended_too=True))
+        clock = partial(datetime.now, UTC)
+        back = sum(reapply_erasures(tenant_id, clock=clock) for tenant_id in tenant_ids(suspended_too=True))
         self.stdout.write(f"{back} subjects had come back and are erased again")

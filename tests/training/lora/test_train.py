@@ -43,6 +43,14 @@ def test_a_lora_run_leaves_what_a_replica_needs(make_spec: MakeSpec, tmp_path: P
     assert any(tensor.abs().sum() > 0 for name, tensor in weights.items() if "lora_B" in name)
 
 
+def test_a_run_may_leave_the_attention_as_it_is(make_spec: MakeSpec, tmp_path: Path) -> None:
+    assert main([str(make_spec(modules="mlp"))]) == 0
+    config = msgspec.json.decode((tmp_path / "run" / "adapter_config.json").read_bytes())
+    assert set(config["target_modules"]) == {"gate_proj", "up_proj", "down_proj"}
+    weights = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert weights and all(".mlp." in name for name in weights)
+
+
 def test_the_reference_distances_are_those_of_the_tuning_rows_to_the_stored_rows(
     make_spec: MakeSpec, tmp_path: Path
 ) -> None:
