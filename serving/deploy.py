@@ -71,19 +71,21 @@ def deploy(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> bool:
 
 
 def retire_drained(tenant_id: UUID, *, now: datetime) -> int:
-    """Take adapters off the replicas whose deployments were told to drain."""
+    """Take adapters off the replicas whose deployments were told to drain; gives how many are gone from all of them.
+
+    A replica that cannot be reached for a day has restarted or is no more, and then holds nothing.
+    """
     with acting_for(tenant_id):
         draining = list(
             Deployment.objects.filter(
                 status=Status.DRAINING, changed_at__lt=now - timedelta(seconds=30)
             ).select_related("adapter")
         )
-    for deployment in draining:
-        rung = Rung(deployment.adapter.rung)
-        asyncio.run(unload_adapter(deployment.adapter.name, rung=rung, **_replicas()))
-        with acting_for(tenant_id):
+    gone = [each for each in draining if _unload(each) or each.changed_at < now - AT_LAST]
+    with acting_for(tenant_id):
+        for deployment in gone:
             deployment.advance(Status.GONE, now)
-    return len(draining)
+    return len(gone)
 
 
 def drain(deployment: Deployment, *, now: datetime) -> bool:
@@ -131,6 +133,11 @@ def _load(deployment: Deployment) -> None:
     adapter = deployment.adapter
     directory = fetch_artifact(key=adapter.artifact_key, checksum=adapter.checksum)
     asyncio.run(load_adapter(adapter.name, directory, rung=Rung(adapter.rung), **_replicas()))
+
+
+def _unload(deployment: Deployment) -> bool:
+    adapter = deployment.adapter
+    return asyncio.run(unload_adapter(adapter.name, rung=Rung(adapter.rung), **_replicas()))
 
 
 def _note_failure(deployment: Deployment, error: str, now: datetime) -> bool:

@@ -27,13 +27,13 @@ async def load_adapter(
                 await _load_into_vllm(http, url, name, directory)
 
 
-async def unload_adapter(name: str, *, rung: Rung, encoder_urls: Iterable[str], vllm_urls: Iterable[str]) -> None:
-    """Take an adapter out of every replica that can be reached; one that cannot forgets it when it restarts."""
+async def unload_adapter(name: str, *, rung: Rung, encoder_urls: Iterable[str], vllm_urls: Iterable[str]) -> bool:
+    """Take an adapter out of every replica; True if each was reached and holds it no more."""
     async with _session() as http:
-        for url in encoder_urls:
-            await _quietly(http.delete(f"{url}/v1/adapters/{name}"))
+        there = [await _is_taken(http.delete(f"{url}/v1/adapters/{name}")) for url in encoder_urls]
         for url in vllm_urls if rung is Rung.LORA else ():
-            await _quietly(http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name}))
+            there.append(await _is_taken(http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name})))
+    return all(there)
 
 
 def _session() -> aiohttp.ClientSession:
@@ -79,9 +79,10 @@ async def _send(request: "aiohttp.client._RequestContextManager", who: str) -> N
         raise UnableToLoad(f"{who} cannot be reached") from error
 
 
-async def _quietly(request: "aiohttp.client._RequestContextManager") -> None:
+async def _is_taken(request: "aiohttp.client._RequestContextManager") -> bool:
+    """Whether the replica took the adapter out, or did not know it."""
     try:
-        async with request:
-            return
+        async with request as response:
+            return response.status < 300 or response.status == 404
     except (aiohttp.ClientError, OSError):
-        return
+        return False

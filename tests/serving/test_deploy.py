@@ -64,6 +64,28 @@ def test_what_some_replica_did_load_of_a_rejected_adapter_is_taken_off(company, 
     assert state_of(deployment) == ("gone", "rejected")
 
 
+@pytest.mark.parametrize(("status", "is_gone"), [(404, True), (500, False)])
+def test_an_adapter_is_gone_once_every_replica_says_so(company, deployment, now, settings, status, is_gone):
+    async def replica(scope, receive, send):
+        await send_json(send, status, b"{}")
+
+    with acting_for(company.id):
+        Deployment.objects.update(status="draining", changed_at=now)
+    with Served(replica) as there:
+        settings.ENCODER_URLS = settings.VLLM_URLS = [there.url]
+        assert retire_drained(company.id, now=now + timedelta(hours=1)) == is_gone
+    assert state_of(deployment)[0] == ("gone" if is_gone else "draining")
+
+
+def test_a_replica_that_is_away_for_a_day_holds_nothing_any_more(company, deployment, now, settings):
+    settings.ENCODER_URLS = settings.VLLM_URLS = ["http://127.0.0.1:9"]
+    with acting_for(company.id):
+        Deployment.objects.update(status="draining", changed_at=now)
+    assert retire_drained(company.id, now=now + timedelta(hours=23)) == 0
+    assert retire_drained(company.id, now=now + timedelta(hours=25)) == 1
+    assert state_of(deployment)[0] == "gone"
+
+
 def test_a_rival_deploys_nothing_of_the_company_s(company, rival, deployment, now):
     assert deployments_due(rival.id, now=now) == []
     with pytest.raises(Deployment.DoesNotExist):
