@@ -6,7 +6,7 @@ what still lies in a spool, or returns with a restored backup, is refused where 
 """
 
 import hmac
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -21,6 +21,8 @@ from tenants.data_keys import purpose_key
 from tenants.events import record_event
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for, tenant_in_force
+
+Clock = Callable[[], datetime]
 
 LOCK_CLASS = 0x7573  # our advisory locks' first half; the second is the tenant's
 
@@ -41,16 +43,18 @@ class Erasure:
     is_new: bool  # whether this was the first request for the subject
 
 
-def erase_subject(subject: str, *, actor: str, now: datetime) -> Erasure:
+def erase_subject(subject: str, *, actor: str, clock: Clock) -> Erasure:
     """Erase what the tenant in force holds of a person, given as callers sent them. Raises UnableToErase.
 
-    All or nothing, and safe to repeat: a second time removes only what a backup brought back.
+    All or nothing, and safe to repeat: a second time removes only what a backup brought back. The clock is read once
+    the lock is held: whoever read the person's rows before, under `await_erasures`, began earlier than this time.
     """
     if not subject:
         raise UnableToErase("name the subject to erase")
     digest = hash_subject(purpose_key(data_key_in_force(), "subjects"), subject)
     with acting_for(tenant_in_force()):
         _lock("pg_advisory_xact_lock")  # waits for writers that looked for the tombstone before it was there
+        now = clock()
         _, is_new = ErasedSubject.objects.get_or_create(
             subject_hmac=digest, defaults={"tenant_id": tenant_in_force(), "erased_at": now}
         )
@@ -60,11 +64,12 @@ def erase_subject(subject: str, *, actor: str, now: datetime) -> Erasure:
     return erasure
 
 
-def reapply_erasures(tenant_id: UUID, *, now: datetime) -> int:
+def reapply_erasures(tenant_id: UUID, *, clock: Clock) -> int:
     """Erase again what every tombstone of a tenant names, after a restore; gives how many subjects had come back."""
     back = 0
     with acting_for(tenant_id):
         _lock("pg_advisory_xact_lock")
+        now = clock()
         for tombstone in ErasedSubject.objects.order_by("id"):
             erasure = _remove(tombstone.subject_hmac, is_new=False)
             if erasure.calls or erasure.parked:
@@ -84,7 +89,7 @@ def is_erased(hmacs: Collection[str]) -> set[str]:
     """
     if not hmacs:
         return set()
-    _lock("pg_advisory_xact_lock_shared")
+    await_erasures()
     found = ErasedSubject.objects.filter(subject_hmac__in=set(hmacs))
     return set(found.values_list("subject_hmac", flat=True))
 
@@ -93,13 +98,18 @@ def held_calls(call_ids: Collection[UUID]) -> set[UUID]:
     """Which of these calls still have their bodies. Ask in the transaction that writes what was read from them in an
     earlier one, or an erasure in between would be undone.
     """
-    _lock("pg_advisory_xact_lock_shared")
+    await_erasures()
     wanted = list(call_ids)
     held: set[UUID] = set()
     for start in range(0, len(wanted), 1000):
         found = Payload.objects.filter(call_id__in=wanted[start : start + 1000])
         held.update(found.values_list("call_id", flat=True))
     return held
+
+
+def await_erasures() -> None:
+    """Wait for an erasure of the tenant in force that is under way, and let none begin before this transaction ends."""
+    _lock("pg_advisory_xact_lock_shared")
 
 
 def _remove(digest: str, *, is_new: bool) -> Erasure:

@@ -9,7 +9,15 @@ import pytest
 from django.db import connection
 
 from ingestion.core.calls import CallRecord, body_context
-from ingestion.erase import UnableToErase, erase_subject, hash_subject, held_calls, is_erased, reapply_erasures
+from ingestion.erase import (
+    UnableToErase,
+    await_erasures,
+    erase_subject,
+    hash_subject,
+    held_calls,
+    is_erased,
+    reapply_erasures,
+)
 from ingestion.models import Call, Dataset, ErasedSubject, Example, ParkedRecord, Payload, Workload
 from ingestion.store import store_calls
 from tenants.core.sealing import seal
@@ -82,7 +90,7 @@ def make_dataset(company, call_ids, *, now) -> Dataset:
 
 def erase(company, subject, *, now):
     with acting_for(company.id):
-        return erase_subject(subject, actor="test", now=now)
+        return erase_subject(subject, actor="test", clock=lambda: now)
 
 
 def held(company) -> tuple[int, int, int]:
@@ -163,8 +171,8 @@ def test_every_erasure_is_applied_again_after_a_restore(company, rival, now):
         erase(owner, ANNA, now=now)
         bring_back(owner, ANNA, now=now)
     bring_back(company, BORIS, now=now)
-    assert reapply_erasures(company.id, now=now) == 1
-    assert reapply_erasures(company.id, now=now) == 0
+    assert reapply_erasures(company.id, clock=lambda: now) == 1
+    assert reapply_erasures(company.id, clock=lambda: now) == 0
     assert held(company) == (1, 0, 1)
     assert held(rival) == (1, 0, 1)
 
@@ -188,6 +196,32 @@ def test_an_erasure_waits_for_a_writer_that_looked_before_it(company, now):
     other.join(15)
     assert erased[0].payloads == 1
     assert held(company) == (0, 0, 0)
+
+
+def test_an_erasure_tells_the_time_once_it_holds_what_a_reader_held_before_it(company, now):
+    """A run that read the person's rows in between then began before the erasure, and its adapter is marked."""
+    store(record(company, ANNA, now=now), now=now)
+    times = iter([now + timedelta(minutes=5)])
+    read = []
+
+    def clock():
+        read.append(next(times))
+        return read[-1]
+
+    def erase_elsewhere():
+        with acting_for(company.id):
+            erase_subject(ANNA, actor="test", clock=clock)
+        connection.close()
+
+    other = threading.Thread(target=erase_elsewhere)
+    with acting_for(company.id):
+        await_erasures()
+        other.start()
+        wait_for(erasures_waiting)
+        assert read == []
+    other.join(15)
+    with acting_for(company.id):
+        assert Event.objects.get(kind="subject.erased").at == now + timedelta(minutes=5)
 
 
 def erasures_waiting() -> bool:
@@ -221,7 +255,7 @@ def test_a_rivals_person_of_the_same_name_is_not_touched(company, rival, now):
 def test_tombstones_are_asked_for_by_hmac(company, now):
     with acting_for(company.id):
         key = purpose_key(data_key_in_force(), "subjects")
-        erase_subject(ANNA, actor="test", now=now)
+        erase_subject(ANNA, actor="test", clock=lambda: now)
         hmacs = [hash_subject(key, ANNA), hash_subject(key, BORIS)]
         assert is_erased(hmacs) == {hmacs[0]}
         assert is_erased([]) == set()
@@ -244,7 +278,7 @@ def test_no_subject_is_not_everybody(company, now):
 
 def test_a_subject_is_erased_for_one_tenant_and_never_for_none(company, now):
     with pytest.raises(NoTenantInForce):
-        erase_subject(ANNA, actor="test", now=now)
+        erase_subject(ANNA, actor="test", clock=lambda: now)
 
 
 def test_a_subject_that_is_no_proper_text_can_be_erased(company, now):
