@@ -32,7 +32,7 @@ class Scale:
     """How much traffic the story takes. `learnt` are the workloads that get enough calls for a student."""
 
     learnt: tuple[str, ...] = ("routing",)
-    teaching: int = 1120  # calls of each learnt workload
+    teaching: int = 840  # calls of each learnt workload
     beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
     burst: int = 125  # calls between two looks at a rollout
     measured: int = 240

@@ -1,4 +1,4 @@
-"""Writes and reads carriers' invoices, in which one line may be wrong, to be reported by a tool call."""
+"""Writes and reads lines of carriers' invoices, in which something may be wrong, to be reported by a tool call."""
 
 import json
 import re
@@ -9,18 +9,19 @@ from random import Random
 from demo.grammar.fillers import FILLERS, fill_date, fill_invoice, options
 from demo.grammar.sampling import AMBIGUOUS_SHARE, Sample, Workload, pick_by_text
 
-SYSTEM = """You check carriers' invoices for the accounts payable team of Meridian Logistics before they are paid.
+SYSTEM = """You check carriers' invoices, line by line, for the accounts payable team of Meridian Logistics before they
+are paid.
 
-Read the invoice and call the tool report_anomaly once. Its arguments are the anomaly and the number of the line that
-has it. The anomalies are:
-- none: every line is in order; line is 0
-- duplicate_line: a line repeats the one before it, with the same reference
-- wrong_currency: a line is not priced in EUR, the currency of our contracts
-- missing_reference: a line has no shipment reference
-- unlisted_surcharge: a line charges something the contract does not list (listed are freight, fuel surcharge, road
-  toll, customs handling, tail lift and waiting time)
-- negative_amount: a line has an amount below zero, which belongs on a credit note
-- not_an_invoice: the text is no invoice; line is 0
+Read the line under its invoice's heading and call the tool report_anomaly once. Its arguments are the anomaly and the
+number of the line, which is 0 where nothing is wrong. The anomalies are:
+- none: the line is in order
+- zero_amount: it charges nothing
+- wrong_currency: it is not priced in EUR, the currency of our contracts
+- missing_reference: it has no shipment reference
+- unlisted_surcharge: it charges something the contract does not list (listed are freight, fuel surcharge, road toll,
+  customs handling, tail lift and waiting time)
+- negative_amount: it has an amount below zero, which belongs on a credit note
+- not_an_invoice: the text is no line of an invoice
 
 Never answer in prose: only call the tool, and only once."""
 
@@ -59,18 +60,9 @@ _HEADERS = (
     "{carrier} bills Meridian for {company}, invoice {number} of {date}",
     "Carrier: {carrier}\nInvoice: {number} ({date})\nCustomer account: {company}",
 )
-_FOOTERS = (
-    "",
-    "",
-    "Payable within 30 days.",
-    "Thank you for your business.",
-    "Prices exclude VAT.",
-    "Questions: billing desk {carrier}.",
-    "Terms as agreed with {company}.",
-)
 _ANOMALIES = {
     "none": 0.36,
-    "duplicate_line": 0.07,
+    "zero_amount": 0.07,
     "wrong_currency": 0.15,
     "missing_reference": 0.15,
     "unlisted_surcharge": 0.15,
@@ -79,7 +71,7 @@ _ANOMALIES = {
 
 _UNLISTED_NAMES = re.compile("|".join(re.sub(r" ?\{a\}", "", name) for name in _UNLISTED), re.IGNORECASE)
 _LINE = re.compile(r"^(?:Line |Pos )?(\d{1,2})(?:\)|\.|:) (.+)$", re.MULTILINE | re.IGNORECASE)
-_REFERENCE = re.compile(r"\b(?:SH-\d{6}|TRK\d{8})\b", re.IGNORECASE)
+_REFERENCE = re.compile(r"\b(?:SH-\d{4}|TRK\d{5})\b", re.IGNORECASE)
 _PRICED = re.compile(rf"\b(?:EUR|{'|'.join(_FOREIGN)})\b", re.IGNORECASE)
 
 
@@ -90,66 +82,60 @@ class Line:
     text: str
     reference: str
     quantity: int
-    cents: int
+    euros: int  # of each
     currency: str
 
 
 def draw(rng: Random) -> Sample:
-    """An invoice of two to four lines and what is wrong with it; ambiguous where two lines are wrong."""
-    lines = [_draw_line(rng) for _ in range(rng.randrange(2, 5))]
+    """A line of an invoice and what is wrong with it; ambiguous where two things are."""
     [anomaly] = rng.choices(list(_ANOMALIES), list(_ANOMALIES.values()))
     ambiguous = rng.random() < AMBIGUOUS_SHARE
-    at = rng.randrange(1, len(lines)) if anomaly == "duplicate_line" else rng.randrange(len(lines))
+    number, line = rng.randrange(1, 13), _draw_line(rng)
     if ambiguous:
-        lines[0], lines[1] = _spoil(lines, 0, "missing_reference", rng), _spoil(lines, 1, "wrong_currency", rng)
+        line = _spoil(_spoil(line, "missing_reference", rng), "wrong_currency", rng)
     else:
-        lines[at] = _spoil(lines, at, anomaly, rng)
-    query = _set_out(lines, rng)
-    answer = _to_json(anomaly, 0 if anomaly == "none" else at + 1)
+        line = _spoil(line, anomaly, rng)
+    query = _set_out(number, line, rng)
+    answer = _to_json(anomaly, 0 if anomaly == "none" else number)
     return Sample(query, read(query) if ambiguous else answer, ambiguous)
 
 
 def read(query: str) -> str:
-    """The arguments of the tool call, from the invoice's text alone."""
+    """The arguments of the tool call, from the line's text alone."""
     lines = [(int(number), text) for number, text in _LINE.findall(query) if _PRICED.search(text)]
-    found: list[str] = []
-    before = ""
-    for number, text in lines:
-        if (anomaly := _judge(text, before)) is not None:
-            found.append(_to_json(anomaly, number))
-        before = text
     if not lines:
         return _to_json("not_an_invoice", 0)
+    number, text = lines[0]
+    found = [_to_json(anomaly, number) for anomaly in _judge(text)]
     return found[pick_by_text(query, options=len(found))] if found else _to_json("none", 0)
 
 
-def _judge(text: str, before: str) -> str | None:
+def _judge(text: str) -> list[str]:
     findings: Mapping[str, bool] = {
-        "duplicate_line": text.casefold() == before.casefold(),
+        "zero_amount": re.search(r"(?:EUR|=|\|) 0\b", text, re.IGNORECASE) is not None,
         "wrong_currency": not re.search(r"\bEUR\b", text, re.IGNORECASE),
         "missing_reference": not _REFERENCE.search(text),
         "unlisted_surcharge": _UNLISTED_NAMES.search(text) is not None,
-        "negative_amount": re.search(r"[\s(]-\d", text.replace("= -", " -")) is not None,
+        "negative_amount": re.search(r"[\s(]-\d", text) is not None,
     }
-    return next((anomaly for anomaly, is_so in findings.items() if is_so), None)
+    return [anomaly for anomaly, is_so in findings.items() if is_so]
 
 
 def _draw_line(rng: Random) -> Line:
-    reference = rng.choice((f"SH-{rng.randrange(1_000_000):06d}", f"TRK{rng.randrange(10_000_000, 99_999_999)}"))
-    return Line(_name(_LISTED, rng), reference, rng.choice((1, 1, 2, 3, 4, 6, 8)), rng.randrange(1500, 90_000), "EUR")
+    reference = rng.choice((f"SH-{rng.randrange(10_000):04d}", f"TRK{rng.randrange(10_000, 99_999)}"))
+    return Line(_name(_LISTED, rng), reference, rng.choice((1, 1, 2, 3, 4, 6, 8)), rng.randrange(15, 900), "EUR")
 
 
-def _spoil(lines: list[Line], at: int, anomaly: str, rng: Random) -> Line:
-    line = lines[at]
-    if anomaly == "duplicate_line":
-        return lines[at - 1]
+def _spoil(line: Line, anomaly: str, rng: Random) -> Line:
+    if anomaly == "zero_amount":
+        return replace(line, euros=0)
     if anomaly == "wrong_currency":
         return replace(line, currency=rng.choice(_FOREIGN))
     if anomaly == "missing_reference":
         return replace(line, reference="")
     if anomaly == "unlisted_surcharge":
         return replace(line, text=_name(_UNLISTED, rng))
-    return replace(line, cents=-line.cents) if anomaly == "negative_amount" else line
+    return replace(line, euros=-line.euros) if anomaly == "negative_amount" else line
 
 
 def _name(names: tuple[str, ...], rng: Random) -> str:
@@ -157,23 +143,20 @@ def _name(names: tuple[str, ...], rng: Random) -> str:
     return rng.choice(names).format(a=start, b=end)
 
 
-def _set_out(lines: list[Line], rng: Random) -> str:
+def _set_out(number: int, line: Line, rng: Random) -> str:
     values = {
         "number": fill_invoice(rng),
         "carrier": FILLERS["carrier"](rng),
         "company": FILLERS["company"](rng),
         "date": fill_date(rng),
     }
-    style = rng.randrange(4)
-    rows = [_set_line(style, number, line) for number, line in enumerate(lines, start=1)]
-    footer = rng.choice(_FOOTERS).format(**values)
-    text = "\n".join([rng.choice(_HEADERS).format(**values), *rows, *([footer] if footer else [])])
+    text = f"{rng.choice(_HEADERS).format(**values)}\n{_set_line(rng.randrange(4), number, line)}"
     return text.upper() if rng.random() < 0.05 else text
 
 
 def _set_line(style: int, number: int, line: Line) -> str:
-    total = f"{line.cents * line.quantity / 100:.2f}"
-    unit = f"{line.quantity} x {line.cents / 100:.2f}"
+    total = line.euros * line.quantity
+    unit = f"{line.quantity} x {line.euros}"
     if style == 0:
         return f"{number}) {line.text} | ref {line.reference or '-'} | {unit} | {total} {line.currency}"
     if style == 1:
