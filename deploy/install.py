@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
 
 def install(python: Path) -> bool:
     """Install the lock, first with what this machine's pip finds, then with PyTorch's index beside it."""
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", str(LOCK)]
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]
+    pip += ["-r", str(LOCK)]  # bytecode is written as it is used: most of these packages' files never are
     for extra in ([], ["--extra-index-url", TORCH_INDEX]):
         done = subprocess.run([*pip, *extra], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         if done.returncode == 0:
