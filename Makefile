@@ -18,7 +18,8 @@ up: install ## start every process on this machine
 	@$(PY) manage.py up
 
 test: install ## all tests, on real PostgreSQL, Valkey, Celery, HTTP and vLLM; ARGS="-k ramp" for some of them
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(or $(ARGS),-m "not engine" -n 2 --dist worksteal)
+	@$(if $(ARGS),,$(PY) -m pytest -m engine)
 
 cover: install ## branch coverage: 85 % of everything, 95 % of every core
 	@$(PY) -m pytest -m "not engine" --cov --cov-report=term:skip-covered
@@ -39,6 +40,7 @@ replay: install ## FILE=… ARGS="--alpha 0.05 --delta 0.1 --student head"
 
 bench: install ## speed and memory, measured side by side
 	@$(PY) -m bench.gateway
+	@$(PY) -m bench.engine
 
 lock: install ## resolve pyproject.toml into requirements.lock again
 	@$(PY) deploy/lock.py
