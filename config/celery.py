@@ -37,6 +37,7 @@ STAGES = {
     "ingestion.tasks.curation_due_everywhere": 1,
     "ingestion.tasks.partitions_due": 60,
     "training.tasks.training_due": 1,
+    "training.tasks.leftovers_due": 60,
     "serving.tasks.deployments_due": 1,
     "serving.tasks.evaluations_due": 1,
     "serving.tasks.rollouts_due": 1,

@@ -9,6 +9,7 @@ from celery import shared_task
 from tenants.models import tenant_ids
 from tenants.wake import wake
 from training import launch
+from training.leftovers import remove_leftovers
 from training.taint import drop_tainted, taint_due
 
 
@@ -34,7 +35,14 @@ def keep_adapters(*, tenant_id: str, **_: Any) -> None:
     drop_tainted(tenant, now=_now())
 
 
+@shared_task(ignore_result=True)
+def leftovers_due(**_: Any) -> None:
+    """Have a trainer look for rows that runs have left on its disk."""
+    remove_leftovers()
+
+
 @shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)
 def train(*, tenant_id: str, run_id: str, **_: Any) -> None:
-    """Carry out one run, if it is still free."""
+    """Carry out one run, if it is still free, on a disk that holds no other's rows."""
+    remove_leftovers()
     launch.carry_out(UUID(tenant_id), UUID(run_id), clock=_now)

@@ -1,0 +1,58 @@
+"""Holds that no tenant's rows stay on a trainer's disk once their run is over, and that a run at work loses nothing."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from ingestion.models import Dataset, Workload
+from tenants.models import Tenant
+from tenants.scope import acting_for
+from training.leftovers import remove_leftovers
+from training.models import TrainingRun
+
+
+@pytest.fixture(autouse=True)
+def runs_dir(settings, tmp_path) -> Path:
+    settings.RUNS_DIR = tmp_path
+    return tmp_path
+
+
+def make_run(company, now, *, status: str) -> TrainingRun:
+    with acting_for(company.id):
+        workload = Workload.objects.create(slug=status, name=status, kind="label", found_at=now, looked_at=now)
+        dataset = Dataset.objects.create(workload=workload, version=1, kind="label", created_at=now)
+        return TrainingRun.objects.create(dataset=dataset, rung="head", status=status, created_at=now)
+
+
+def leave_rows(runs_dir: Path, name: object) -> Path:
+    folder = runs_dir / str(name)
+    folder.mkdir()
+    (folder / "data.jsonl").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(("status", "stays"), [("running", True), ("queued", True), ("failed", False)])
+def test_rows_stay_while_their_run_is_open(company, now, runs_dir, status, stays):
+    folder = leave_rows(runs_dir, make_run(company, now, status=status).id)
+    assert remove_leftovers() == (0 if stays else 1)
+    assert folder.exists() == stays
+
+
+def test_rows_of_an_unknown_run_go_and_what_is_no_run_s_stays(company, runs_dir):
+    unknown, other = leave_rows(runs_dir, uuid4()), leave_rows(runs_dir, "lost+found")
+    assert remove_leftovers() == 1
+    assert other.exists() and not unknown.exists()
+
+
+def test_a_suspended_tenant_s_rows_go_and_its_rival_s_stay(company, rival, now, runs_dir):
+    folders = {who: leave_rows(runs_dir, make_run(who, now, status="running").id) for who in (company, rival)}
+    with acting_for(company.id):
+        Tenant.objects.update(status="suspended")
+    assert remove_leftovers() == 1
+    assert folders[rival].exists() and not folders[company].exists()
+
+
+def test_a_trainer_without_a_folder_has_nothing_to_remove(settings, tmp_path, database):
+    settings.RUNS_DIR = tmp_path / "nowhere"
+    assert remove_leftovers() == 0
