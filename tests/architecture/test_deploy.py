@@ -45,6 +45,7 @@ def test_every_process_is_confined(name):
     assert not service["user"].startswith("0")
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
+    assert service["mem_limit"], "one process that grows would take the machine with it"
 
 
 @pytest.mark.parametrize("name", RUNNING)
