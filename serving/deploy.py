@@ -29,6 +29,7 @@ STUCK = timedelta(minutes=5)  # a loading that takes longer lost its worker
 SOON = timedelta(hours=1)  # after which a loading that fails is tried less often
 AGAIN = timedelta(hours=1)
 AT_LAST = timedelta(hours=24)  # after which it is not tried any more
+AT_ONCE = 4  # adapters taken off in one look
 Status = Deployment.Status
 
 
@@ -71,21 +72,25 @@ def deploy(tenant_id: UUID, deployment_id: UUID, *, now: datetime) -> bool:
 
 
 def retire_drained(tenant_id: UUID, *, now: datetime) -> int:
-    """Take adapters off the replicas whose deployments were told to drain; gives how many are gone from all of them.
+    """Take adapters off the replicas whose deployments were told to drain; gives how many need no more looks.
 
-    A replica that cannot be reached for a day has restarted or is no more, and then holds nothing.
+    A few at a time, the longest waiting first, each written down at once. One that some replica would not let go of for
+    a day is given up with a warning: that replica most likely restarted without it, or is no more.
     """
     with acting_for(tenant_id):
-        draining = list(
-            Deployment.objects.filter(
-                status=Status.DRAINING, changed_at__lt=now - timedelta(seconds=30)
-            ).select_related("adapter")
-        )
-    gone = [each for each in draining if _unload(each) or each.changed_at < now - AT_LAST]
-    with acting_for(tenant_id):
-        for deployment in gone:
-            deployment.advance(Status.GONE, now)
-    return len(gone)
+        told = Deployment.objects.filter(status=Status.DRAINING, changed_at__lt=now - timedelta(seconds=30))
+        draining = list(told.select_related("adapter").order_by("changed_at")[:AT_ONCE])
+    return sum(_retire(deployment, now) for deployment in draining)
+
+
+def _retire(deployment: Deployment, now: datetime) -> bool:
+    adapter = deployment.adapter
+    if not asyncio.run(unload_adapter(adapter.name, rung=Rung(adapter.rung), **_replicas())):
+        if deployment.changed_at >= now - AT_LAST:
+            return False
+        log.warning("deployment %s: a replica did not let go of its adapter for a day", deployment.id)
+    with acting_for(deployment.tenant_id):
+        return deployment.advance(Status.GONE, now)
 
 
 def drain(deployment: Deployment, *, now: datetime) -> bool:
@@ -133,11 +138,6 @@ def _load(deployment: Deployment) -> None:
     adapter = deployment.adapter
     directory = fetch_artifact(key=adapter.artifact_key, checksum=adapter.checksum)
     asyncio.run(load_adapter(adapter.name, directory, rung=Rung(adapter.rung), **_replicas()))
-
-
-def _unload(deployment: Deployment) -> bool:
-    adapter = deployment.adapter
-    return asyncio.run(unload_adapter(adapter.name, rung=Rung(adapter.rung), **_replicas()))
 
 
 def _note_failure(deployment: Deployment, error: str, now: datetime) -> bool:

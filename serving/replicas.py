@@ -1,5 +1,6 @@
 """Tells replicas which adapters to hold: vLLM's LoRA routes and the encoder's, spoken by the deployer alone."""
 
+import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import aiohttp
 
 from serving.core.gates import Rung
 
-LOAD_SECONDS = 120.0
+LOAD_SECONDS, UNLOAD_SECONDS = 120.0, 10.0
 
 
 class UnableToLoad(Exception):
@@ -28,16 +29,16 @@ async def load_adapter(
 
 
 async def unload_adapter(name: str, *, rung: Rung, encoder_urls: Iterable[str], vllm_urls: Iterable[str]) -> bool:
-    """Take an adapter out of every replica; True if each was reached and holds it no more."""
-    async with _session() as http:
-        there = [await _is_taken(http.delete(f"{url}/v1/adapters/{name}")) for url in encoder_urls]
+    """Take an adapter out of every replica, of all at once; True if each was reached and holds it no more."""
+    async with _session(seconds=UNLOAD_SECONDS) as http:
+        asked = [http.delete(f"{url}/v1/adapters/{name}") for url in encoder_urls]
         for url in vllm_urls if rung is Rung.LORA else ():
-            there.append(await _is_taken(http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name})))
-    return all(there)
+            asked.append(http.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": name}))
+        return all(await asyncio.gather(*map(_is_taken, asked)))
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOAD_SECONDS))
+def _session(*, seconds: float = LOAD_SECONDS) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=seconds))
 
 
 async def _held_by_encoder(http: aiohttp.ClientSession, url: str) -> set[str]:
@@ -84,5 +85,5 @@ async def _is_taken(request: "aiohttp.client._RequestContextManager") -> bool:
     try:
         async with request as response:
             return response.status < 300 or response.status == 404
-    except (aiohttp.ClientError, OSError):
+    except (aiohttp.ClientError, OSError):  # a timeout is one of the latter
         return False

@@ -10,9 +10,11 @@ from celery import shared_task
 from serving import audit as audits
 from serving import certify_adapter, deploy, evaluate, rollout
 from tenants.models import tenant_ids
-from tenants.wake import wake
+from tenants.wake import alone_at, wake
 
 log = logging.getLogger(__name__)
+
+LONGEST = 60  # seconds that a look at the replicas takes
 
 
 def _now() -> datetime:
@@ -32,9 +34,11 @@ def keep_deployments(*, tenant_id: str, **_: Any) -> None:
     tenant = UUID(tenant_id)
     deploy.open_deployments(tenant, now=_now())
     deploy.drain_rejected(tenant, now=_now())
-    deploy.retire_drained(tenant, now=_now())
     for deployment_id in deploy.deployments_due(tenant, now=_now()):
         wake(load, tenant_id=tenant, deployment_id=deployment_id)
+    with alone_at("retire", tenant, seconds=LONGEST) as mine:
+        if mine:
+            deploy.retire_drained(tenant, now=_now())
 
 
 @shared_task(ignore_result=True)

@@ -11,6 +11,7 @@ from tenants.scope import acting_for
 from tests.fakes.asgi import send_json
 from tests.fakes.serve import Served
 from tests.serving.makers import make_adapter, make_deployment, make_workload
+from training.models import Adapter
 
 
 @pytest.fixture
@@ -64,20 +65,24 @@ def test_what_some_replica_did_load_of_a_rejected_adapter_is_taken_off(company, 
     assert state_of(deployment) == ("gone", "rejected")
 
 
-@pytest.mark.parametrize(("status", "is_gone"), [(404, True), (500, False)])
+@pytest.mark.parametrize(("status", "is_gone"), [(200, True), (404, True), (500, False)])
 def test_an_adapter_is_gone_once_every_replica_says_so(company, deployment, now, settings, status, is_gone):
-    async def replica(scope, receive, send):
+    async def encoder(scope, receive, send):
+        await send_json(send, 200, b"{}")
+
+    async def engine(scope, receive, send):
         await send_json(send, status, b"{}")
 
     with acting_for(company.id):
         Deployment.objects.update(status="draining", changed_at=now)
-    with Served(replica) as there:
-        settings.ENCODER_URLS = settings.VLLM_URLS = [there.url]
+        Adapter.objects.update(rung="lora")
+    with Served(encoder) as one, Served(engine) as other:
+        settings.ENCODER_URLS, settings.VLLM_URLS = [one.url], [other.url]
         assert retire_drained(company.id, now=now + timedelta(hours=1)) == is_gone
     assert state_of(deployment)[0] == ("gone" if is_gone else "draining")
 
 
-def test_a_replica_that_is_away_for_a_day_holds_nothing_any_more(company, deployment, now, settings):
+def test_a_replica_that_is_away_for_a_day_is_not_waited_for(company, deployment, now, settings):
     settings.ENCODER_URLS = settings.VLLM_URLS = ["http://127.0.0.1:9"]
     with acting_for(company.id):
         Deployment.objects.update(status="draining", changed_at=now)
