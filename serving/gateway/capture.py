@@ -129,11 +129,13 @@ class Capture:
 
     def feed(self, chunk: bytes) -> None:
         """Take what is about to be passed on."""
-        if not self._parts:
+        if not self._size:
             self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
         self._size += len(chunk)
         if self._size <= MOST_CAPTURED:
             self._parts.append(chunk)
+        else:
+            self._parts.clear()  # it will not be kept, so it is not held either
         if self._reader is not None:
             self._reader.feed(chunk)
 
