@@ -1,6 +1,7 @@
 """What may stand in a log line: where something failed and what kind of failure it was, never its message.
 
-A database's error quotes the row that it refuses, and a row may be a prompt. Frames hold our own code alone.
+A database's error quotes the row that it refuses, and a row may be a prompt. This is for the Django processes; Celery
+is kept from setting up handlers of its own.
 """
 
 import logging
@@ -27,15 +28,24 @@ def name_error(error: BaseException) -> str:
 
 
 class HideMessages(logging.Filter):
-    """Takes the exception's message out of Celery's own lines on failed tasks."""
+    """Takes exceptions' messages out of the lines that quote them: Celery's on failed tasks, and warnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Every line passes."""
-        error = record.exc_info[1] if record.exc_info else None
         if isinstance(record.args, Mapping) and "exc" in record.args:
+            error = record.exc_info[1] if record.exc_info else None
             told = name_error(error) if error is not None else "an exception"
             record.args = {**record.args, "exc": told, "traceback": ""}
+        elif isinstance(record.args, tuple):
+            record.args = tuple(_name_if_error(each) for each in record.args)
+        if record.name == "py.warnings":
+            place = record.getMessage().split(": ")[:2]  # file and line, category, text
+            record.msg, record.args = "%s", (": ".join(place),)
         return True
+
+
+def _name_if_error(value: object) -> object:
+    return name_error(value) if isinstance(value, BaseException) else value
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

