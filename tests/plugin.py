@@ -25,6 +25,7 @@ def pytest_load_initial_conftests() -> None:
     urls = find_postgres()
     admin = replace_database(urls["OWNER_DATABASE_URL"], "postgres").replace("understudy_owner@", "postgres@")
     os.environ.update({variable: replace_database(url, name) for variable, url in urls.items()})
+    _drop(admin, name)  # one of a run that was killed, whose process id came round
     embedded.make_database(admin, name)
     atexit.register(_drop, admin, name)
     scratch = Path(tempfile.mkdtemp(prefix="understudy-test-"))

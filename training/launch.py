@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -174,9 +174,13 @@ def _lease() -> timedelta:
 def _carry_out(attempt: Attempt, folder: Path) -> None:
     run, every = attempt.run, settings.LEASE_SECONDS / 4
     spec = _write_spec(run, attempt.token, folder)
-    metrics = run_trainer(
-        folder / f"spec-{attempt.token}.json", every=every, on_beat=lambda progress: attempt.beat(progress=progress)
-    )
+
+    def beat(progress: Mapping[str, Any]) -> bool:
+        if progress.get("step"):  # the trainer has read the rows, and the next attempt exports them anew
+            Path(spec.data).unlink(missing_ok=True)
+        return attempt.beat(progress=progress)
+
+    metrics = run_trainer(folder / f"spec-{attempt.token}.json", every=every, on_beat=beat)
     manifest = read_manifest(Path(spec.out))
     key = f"{run.tenant_id}/{spec.adapter}-{attempt.token}"  # no attempt writes over another's
     checksum = _store(Path(spec.out), key=key, every=every, on_beat=attempt.beat)
@@ -268,14 +272,13 @@ def _write_spec(run: TrainingRun, token: int, folder: Path) -> RunSpec:
 
 
 def _export(dataset: Dataset, path: Path) -> None:
-    with (
-        acting_for(dataset.tenant_id),
-        os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out,
-    ):
-        await_erasures()  # one that follows finds a run that had begun before it
+    splits = [Split.TRAIN, Split.TUNING]  # calibration never comes near the trainer
+    with acting_for(dataset.tenant_id):
+        await_erasures()  # one that follows finds a run that had begun before it; so nothing but reading is done here
         data_key = data_key_in_force()
-        splits = [Split.TRAIN, Split.TUNING]  # calibration never comes near the trainer
-        for example in Example.objects.filter(dataset=dataset, split__in=splits).order_by("at", "id").iterator():
+        examples = list(Example.objects.filter(dataset=dataset, split__in=splits).order_by("at", "id"))
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
+        for example in examples:
             query, answer = open_example(example, data_key)
             if answer:
                 out.write(msgspec.json.encode({"query": query, "answer": answer, "split": example.split}) + b"\n")

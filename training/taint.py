@@ -6,7 +6,7 @@ dataset version no longer holds the person, and the adapter made of it takes ove
 
 import logging
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db.models import Q
@@ -19,6 +19,7 @@ from training.models import Adapter
 
 log = logging.getLogger(__name__)
 
+CLOCK_SKEW = timedelta(minutes=5)
 ERASED, TAINTED, DROPPED = "subject.erased", "adapter.tainted", "adapter.dropped"
 
 
@@ -33,10 +34,13 @@ def taint_due(tenant_id: UUID, *, now: datetime) -> list[UUID]:
 
 
 def taint_adapters(dataset_ids: Collection[UUID], *, erased_at: datetime, now: datetime) -> list[UUID]:
-    """Mark, once each, the adapters whose run began before the rows were gone. A later run never read them."""
+    """Mark, once each, the adapters whose run began before the rows were gone. A later run never read them.
+
+    Runs and erasures are timed by different machines' clocks: those that began a little later are marked as well.
+    """
     if not dataset_ids:
         return []
-    read_them = Q(run__started_at=None) | Q(run__started_at__lte=erased_at)
+    read_them = Q(run__started_at=None) | Q(run__started_at__lte=erased_at + CLOCK_SKEW)
     trained = Adapter.objects.filter(read_them, dataset_id__in=list(dataset_ids)).order_by("created_at")
     known = set(Event.objects.filter(kind=TAINTED).values_list("subject_id", flat=True))
     fresh = [adapter for adapter in trained if str(adapter.id) not in known]

@@ -19,18 +19,25 @@ def _now() -> datetime:
 
 @shared_task(ignore_result=True)
 def training_due(**_: Any) -> None:
-    """Wake a trainer for each free run, and look at each tenant's datasets and adapters in a task of its own."""
+    """Wake a trainer for each free run, and look at each tenant's datasets and adapters in tasks of their own."""
     for tenant_id, run_id in launch.runs_due(_now()):
         wake(train, tenant_id=tenant_id, run_id=run_id)
     for tenant_id in tenant_ids():
+        wake(queue, tenant_id=tenant_id)
+    for tenant_id in tenant_ids(suspended_too=True):  # an erasure does not wait for a bill
         wake(keep_adapters, tenant_id=tenant_id)
 
 
 @shared_task(ignore_result=True)
+def queue(*, tenant_id: str, **_: Any) -> None:
+    """Queue a tenant's runs."""
+    launch.queue_runs(UUID(tenant_id), now=_now())
+
+
+@shared_task(ignore_result=True)
 def keep_adapters(*, tenant_id: str, **_: Any) -> None:
-    """Queue a tenant's runs, mark what learnt from the erased, and drop the weights of what is over of it."""
+    """Mark what learnt from the erased, and drop the weights of what is over of it."""
     tenant = UUID(tenant_id)
-    launch.queue_runs(tenant, now=_now())
     taint_due(tenant, now=_now())
     drop_tainted(tenant, now=_now())
 
@@ -38,11 +45,11 @@ def keep_adapters(*, tenant_id: str, **_: Any) -> None:
 @shared_task(ignore_result=True)
 def leftovers_due(**_: Any) -> None:
     """Have a trainer look for rows that runs have left on its disk."""
-    remove_leftovers()
+    remove_leftovers(now=_now())
 
 
 @shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)
 def train(*, tenant_id: str, run_id: str, **_: Any) -> None:
-    """Carry out one run, if it is still free, on a disk that holds no other's rows."""
-    remove_leftovers()
+    """Carry out one run, if it is still free; what lost ones left on this disk goes first."""
+    remove_leftovers(now=_now())
     launch.carry_out(UUID(tenant_id), UUID(run_id), clock=_now)

@@ -84,6 +84,7 @@ def kill_trainer_in_the_middle(house: Household, company) -> TrainingRun:
             return run if run and run.status == "running" and run.progress.get("step", 0) >= 25 else None
 
     run = wait_for(under_way, patience=600, every=UNHURRIED)
+    assert list(Path(settings.RUNS_DIR).glob("*/data*")) == [], "the rows are read and need not lie there any more"
     house.kill("trainer")
     return run
 

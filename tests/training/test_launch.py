@@ -7,17 +7,31 @@ import fsspec
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from django.conf import settings
+from django.db import connection
 from fsspec.implementations.local import LocalFileSystem
 
 from config.models_here import ensure_models
 from ingestion.curate import curate
 from ingestion.discover import discover_workloads
+from ingestion.erase import erase_subject
 from ingestion.models import Dataset, Workload
 from tenants.models import Event
 from tenants.scope import acting_for
+from tests.fakes.serve import wait_for
 from tests.ingestion.makers import log_calls
+from tests.ingestion.test_erase import erasures_waiting
 from training.artifacts import UnableToFetch, fetch_artifact
-from training.launch import MAX_ATTEMPTS, adapter_name, carry_out, queue_run, queue_runs, retry_run, runs_due
+from training.launch import (
+    MAX_ATTEMPTS,
+    _claim,
+    _write_spec,
+    adapter_name,
+    carry_out,
+    queue_run,
+    queue_runs,
+    retry_run,
+    runs_due,
+)
 from training.models import Adapter, TrainingRun
 
 LEASE = timedelta(seconds=60)
@@ -258,3 +272,31 @@ def test_a_run_that_keeps_killing_its_worker_is_given_up(company, run, now):
 def test_a_rival_can_neither_see_nor_carry_out_a_run(rival, run):
     with pytest.raises(TrainingRun.DoesNotExist):
         carry_out(rival.id, run.id, clock=clock)
+
+
+def test_a_run_reads_no_rows_while_an_erasure_is_under_way(company, dataset, run, tmp_path):
+    """It would train on what is being erased, and would have begun too late to be marked."""
+    erased, done = threading.Event(), threading.Event()
+
+    def erase_slowly():
+        with acting_for(company.id):
+            erase_subject("anna", actor="test", clock=clock)
+            erased.set()
+            done.wait(30)
+        connection.close()
+
+    def read():
+        attempt = _claim(company.id, run.id, clock)
+        _write_spec(attempt.run, attempt.token, tmp_path / "run")
+        connection.close()
+
+    threads = [threading.Thread(target=each) for each in (erase_slowly, read)]
+    threads[0].start()
+    assert erased.wait(30)
+    threads[1].start()
+    wait_for(erasures_waiting)
+    assert (tmp_path / "run" / "data.jsonl").exists() is False
+    done.set()
+    for each in threads:
+        each.join(30)
+    assert (tmp_path / "run" / "data.jsonl").stat().st_size > 0

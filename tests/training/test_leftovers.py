@@ -1,5 +1,6 @@
 """Holds that no tenant's rows stay on a trainer's disk once their run is over, and that a run at work loses nothing."""
 
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -35,13 +36,13 @@ def leave_rows(runs_dir: Path, name: object) -> Path:
 @pytest.mark.parametrize(("status", "stays"), [("running", True), ("queued", True), ("failed", False)])
 def test_rows_stay_while_their_run_is_open(company, now, runs_dir, status, stays):
     folder = leave_rows(runs_dir, make_run(company, now, status=status).id)
-    assert remove_leftovers() == (0 if stays else 1)
+    assert remove_leftovers(now=now) == (0 if stays else 1)
     assert folder.exists() == stays
 
 
-def test_rows_of_an_unknown_run_go_and_what_is_no_run_s_stays(company, runs_dir):
+def test_rows_of_an_unknown_run_go_and_what_is_no_run_s_stays(company, now, runs_dir):
     unknown, other = leave_rows(runs_dir, uuid4()), leave_rows(runs_dir, "lost+found")
-    assert remove_leftovers() == 1
+    assert remove_leftovers(now=now) == 1
     assert other.exists() and not unknown.exists()
 
 
@@ -49,10 +50,21 @@ def test_a_suspended_tenant_s_rows_go_and_its_rival_s_stay(company, rival, now, 
     folders = {who: leave_rows(runs_dir, make_run(who, now, status="running").id) for who in (company, rival)}
     with acting_for(company.id):
         Tenant.objects.update(status="suspended")
-    assert remove_leftovers() == 1
+    assert remove_leftovers(now=now) == 1
     assert folders[rival].exists() and not folders[company].exists()
 
 
-def test_a_trainer_without_a_folder_has_nothing_to_remove(settings, tmp_path, database):
+def test_what_a_trainer_is_at_stays_also_when_its_tenant_is_suspended(company, now, runs_dir):
+    """Trainers may share a disk: one must not take the floor from under another."""
+    run = make_run(company, now, status="running")
+    folder = leave_rows(runs_dir, run.id)
+    with acting_for(company.id):
+        Tenant.objects.update(status="suspended")
+        TrainingRun.objects.update(lease_until=now + timedelta(seconds=5))
+    assert remove_leftovers(now=now) == 0 and folder.exists()
+    assert remove_leftovers(now=now + timedelta(seconds=6)) == 1
+
+
+def test_a_trainer_without_a_folder_has_nothing_to_remove(settings, tmp_path, database, now):
     settings.RUNS_DIR = tmp_path / "nowhere"
-    assert remove_leftovers() == 0
+    assert remove_leftovers(now=now) == 0

@@ -8,6 +8,7 @@ Safe to run again: what is there and whole stays. A deployment with a hub names 
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import sys
@@ -58,7 +59,15 @@ def find_package(name: str) -> Path:
 
 
 def ensure(name: str, source: Path, target: Path, build: Callable[[Path, Path], None]) -> None:
-    """Make `target` from `source` unless it is there and whole; it appears in one step."""
+    """Make `target` from `source` unless it is there and whole; it appears in one step, and is made by one process."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f"{target.name}.lock").open("w") as alone:
+        fcntl.flock(alone, fcntl.LOCK_EX)
+        make(name, source, target, build)
+
+
+def make(name: str, source: Path, target: Path, build: Callable[[Path, Path], None]) -> None:
+    """As `ensure`, for the one process that may."""
     if not source.is_file():
         raise UnableToBuild(f"{name}: {source.name} is not in its package")
     digest = digest_file(source)

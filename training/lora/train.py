@@ -177,13 +177,13 @@ def load_base(spec: RunSpec) -> Trainee:
 
 
 def choose_targets(base: torch.nn.Module, modules: str) -> str | list[str]:
-    """What PEFT is to adapt: kinds of layer by name, or its word for all linear layers but the output's.
+    """What PEFT is to adapt: layers by their full names, or its word for all linear layers but the output's.
 
     The feed-forward layers alone learn about as well as all (https://thinkingmachines.ai/blog/lora/) and train faster;
     a base that does not call them "mlp", as Llama, Mistral, Phi, Qwen and SmolLM do, gets pairs on all.
     """
-    linear = (name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear) and ".mlp." in name)
-    names = sorted({name.rpartition(".")[2] for name in linear}) if modules == "mlp" else []
+    linear = [name for name, layer in base.named_modules() if isinstance(layer, torch.nn.Linear)]
+    names = [name for name in linear if ".mlp." in name] if modules == "mlp" else []
     return names or "all-linear"
 
 
