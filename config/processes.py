@@ -68,12 +68,12 @@ def feed() -> Program:
 def worker(*, queues: Sequence[str], name: str, at_once: int) -> Program:
     """A Celery worker for some queues; it takes from them in turn."""
     argv = [sys.executable, "-m", "celery", "-A", "config.celery", "worker", "-Q", ",".join(queues), "-n", f"{name}@%h"]
-    return Program(name, [*argv, "-c", str(at_once), "--loglevel", "WARNING", "--without-gossip", "--without-mingle"])
+    return Program(name, [*argv, "-c", str(at_once), "--without-gossip", "--without-mingle"])
 
 
 def beat(state: Path) -> Program:
     """The one clock that makes every stage look at the one below."""
-    argv = [sys.executable, "-m", "celery", "-A", "config.celery", "beat", "--loglevel", "WARNING"]
+    argv = [sys.executable, "-m", "celery", "-A", "config.celery", "beat"]
     return Program("beat", [*argv, "-s", str(state / "beat"), "--pidfile", ""])
 
 

@@ -6,7 +6,7 @@ what still lies in a spool, or returns with a restored backup, is refused where 
 """
 
 import hmac
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -17,12 +17,11 @@ from django.db import connection
 
 from ingestion.core.calls import CallRecord
 from ingestion.models import Call, ErasedSubject, Example, ParkedRecord, Payload
+from tenants.core.clock import Clock
 from tenants.data_keys import purpose_key
 from tenants.events import record_event
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for, tenant_in_force
-
-Clock = Callable[[], datetime]
 
 LOCK_CLASS = 0x7573  # our advisory locks' first half; the second is the tenant's
 

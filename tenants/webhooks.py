@@ -7,7 +7,7 @@ attempt, so that a receiver can tell a repeat.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -16,6 +16,7 @@ import orjson
 from django.conf import settings
 from django.db.models import Count, F, Min, Q
 
+from tenants.core.clock import Clock
 from tenants.core.sealing import open_sealed, seal
 from tenants.core.signing import encode_secret, sign
 from tenants.data_keys import purpose_key
@@ -40,7 +41,6 @@ DELIVERIES_PER_ENDPOINT = 500
 DRAIN_FOR = timedelta(seconds=30)
 FAILURES_PER_DRAIN = 5
 
-Clock = Callable[[], datetime]
 
 State = WebhookDelivery.Status
 

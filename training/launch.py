@@ -27,6 +27,7 @@ from ingestion.core.split import Split
 from ingestion.curate import LONGEST_ANSWER, LONGEST_QUERY, open_example
 from ingestion.erase import await_erasures
 from ingestion.models import Dataset, Example
+from tenants.core.clock import Clock
 from tenants.events import record_event
 from tenants.models import tenant_ids
 from tenants.provision import data_key_in_force
@@ -44,7 +45,6 @@ STORE_TRIES = 6  # with twice the pause between each two
 MOST_RUNS = 4  # of one dataset and rung
 MAX_CRASHES = 2  # from this attempt on, a trainer that breaks has failed
 PROMPT_TOKENS = 72  # around a query and its answer, at most
-Clock = Callable[[], datetime]
 
 
 def queue_runs(tenant_id: UUID, *, now: datetime) -> int:
