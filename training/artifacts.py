@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import fsspec
 from botocore.exceptions import BotoCoreError
@@ -55,6 +55,18 @@ def fetch_artifact(*, key: str, checksum: str) -> Path:
         shutil.rmtree(local, ignore_errors=True)
         raise UnableToFetch("the artifact is not the one that was trained")
     return local
+
+
+def stored_artifacts(tenant_id: UUID) -> list[str]:
+    """The keys of everything that a tenant has in the store, finished or not. Raises UnableToStore."""
+    try:
+        filesystem, root = _store()
+        filesystem.invalidate_cache()
+        folder = f"{root}/{tenant_id}"
+        found = filesystem.ls(folder, detail=False) if filesystem.exists(folder) else []
+    except STORE_FAULTS as error:
+        raise UnableToStore("the store does not say what it holds") from error
+    return [f"{tenant_id}/{Path(path).name}" for path in found]
 
 
 def drop_artifact(*, key: str) -> None:

@@ -182,7 +182,7 @@ def _carry_out(attempt: Attempt, folder: Path) -> None:
 
     metrics = run_trainer(folder / f"spec-{attempt.token}.json", every=every, on_beat=beat)
     manifest = read_manifest(Path(spec.out))
-    key = f"{run.tenant_id}/{spec.adapter}-{attempt.token}"  # no attempt writes over another's
+    key = f"{artifact_prefix(run)}-{attempt.token}"  # no attempt writes over another's
     checksum = _store(Path(spec.out), key=key, every=every, on_beat=attempt.beat)
     with acting_for(run.tenant_id):
         closed = attempt.finish(TrainingRun.Status.SUCCEEDED, metrics=metrics, error="")
@@ -287,6 +287,11 @@ def _export(dataset: Dataset, path: Path) -> None:
 def adapter_name(run: TrainingRun) -> str:
     """Immutable and never used again: replicas cache by name. It tells a stranger who sees it nothing of the task."""
     return f"w{run.dataset.workload_id.hex[:12]}-v{run.dataset.version}-{run.rung}-{run.id.hex[:12]}"
+
+
+def artifact_prefix(run: TrainingRun) -> str:
+    """What the keys of all artifacts of a run begin with; the attempt's token follows."""
+    return f"{run.tenant_id}/{adapter_name(run)}"
 
 
 def _make_adapter(

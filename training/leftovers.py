@@ -1,4 +1,4 @@
-"""Removes what runs have left on a trainer's disk: rows of a tenant lie there only while a trainer may read them.
+"""Removes what runs have left behind: rows on a trainer's disk, and artifacts in the store that no adapter is made of.
 
 A run tidies up after itself. This is for those that could not: the machine was lost and came back after another had
 finished the run, or the tenant was suspended in between.
@@ -14,7 +14,10 @@ from django.conf import settings
 from django.db.models import Q
 
 from tenants.models import tenant_ids
-from training.models import TrainingRun
+from tenants.scope import acting_for
+from training.artifacts import drop_artifact, stored_artifacts
+from training.launch import artifact_prefix
+from training.models import Adapter, TrainingRun
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,24 @@ def remove_leftovers(*, now: datetime) -> int:
     if left:
         log.warning("what these runs left cannot be removed: %s", ", ".join(left))
     return len(over) - len(left)
+
+
+def drop_strays(tenant_id: UUID) -> list[str]:
+    """Drop what a tenant's lost attempts have put into the store; gives the keys. Safe at any time, and to run twice.
+
+    No erasure would find them: they know what their rows held, and no adapter has their name. Keys are listed before
+    rows are asked for: one that is listed belongs to a run that was open by then, and an adapter comes with its end.
+    Raises UnableToStore.
+    """
+    keys = stored_artifacts(tenant_id)
+    with acting_for(tenant_id):
+        kept = set(Adapter.objects.filter(artifact_key__in=keys).values_list("artifact_key", flat=True))
+        open_runs = TrainingRun.objects.filter(status__in=TrainingRun.OPEN).select_related("dataset")
+        at_work = tuple(f"{artifact_prefix(run)}-" for run in open_runs)
+    strays = [key for key in keys if key not in kept and not key.startswith(at_work)]
+    for key in strays:
+        drop_artifact(key=key)
+    return strays
 
 
 def _run_id(path: Path) -> UUID | None:

@@ -1,5 +1,6 @@
 """What the broker may wake the trainer for."""
 
+import logging
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -9,8 +10,11 @@ from celery import shared_task
 from tenants.models import tenant_ids
 from tenants.wake import wake
 from training import launch
-from training.leftovers import remove_leftovers
+from training.artifacts import UnableToStore
+from training.leftovers import drop_strays, remove_leftovers
 from training.taint import drop_tainted, taint_due
+
+log = logging.getLogger(__name__)
 
 
 def _now() -> datetime:
@@ -44,8 +48,21 @@ def keep_adapters(*, tenant_id: str, **_: Any) -> None:
 
 @shared_task(ignore_result=True)
 def leftovers_due(**_: Any) -> None:
-    """Have a trainer look for rows that runs have left on its disk."""
+    """Have a trainer look for rows that runs have left on its disk, and at each tenant's part of the store."""
     remove_leftovers(now=_now())
+    for tenant_id in tenant_ids(suspended_too=True):
+        wake(strays, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def strays(*, tenant_id: str, **_: Any) -> None:
+    """Drop what a tenant's lost attempts have put into the store; one that is away is asked at the next look."""
+    try:
+        dropped = drop_strays(UUID(tenant_id))
+    except UnableToStore as away:
+        log.warning("artifacts that lost runs left may still be there: %s", away)
+    else:
+        log.info("%d artifacts of lost runs were dropped", len(dropped))
 
 
 @shared_task(ignore_result=True, soft_time_limit=None, time_limit=None)

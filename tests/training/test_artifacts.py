@@ -1,13 +1,14 @@
 """Holds that an artifact comes back as it was stored, from a directory and from an S3-compatible server alike."""
 
 import os
+from uuid import uuid4
 
 import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.fakes.serve import free_port
-from training.artifacts import UnableToFetch, drop_artifact, fetch_artifact, put_artifact
+from training.artifacts import UnableToFetch, drop_artifact, fetch_artifact, put_artifact, stored_artifacts
 from training.lora.artifact import Manifest, write_manifest
 
 KEY = "tenant/routing-v1-head-0123"
@@ -75,3 +76,13 @@ def test_a_dropped_artifact_is_gone_and_dropping_it_again_is_no_error(artifact, 
     drop_artifact(key=KEY)
     with pytest.raises(UnableToFetch):
         fetch_artifact(key=KEY, checksum=checksum)
+
+
+def test_the_store_says_what_it_holds_of_one_tenant_and_nothing_of_another(artifact, store, cache):
+    ours, theirs = uuid4(), uuid4()
+    assert stored_artifacts(ours) == []
+    put_artifact(artifact, key=f"{ours}/a-1")
+    put_artifact(artifact, key=f"{theirs}/b-1")
+    assert stored_artifacts(ours) == [f"{ours}/a-1"]
+    put_artifact(artifact, key=f"{ours}/a-2")
+    assert sorted(stored_artifacts(ours)) == [f"{ours}/a-1", f"{ours}/a-2"]
