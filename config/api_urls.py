@@ -25,6 +25,7 @@ urlpatterns = [
     path("calls/<uuid:id>", ingestion.CallDetail.as_view(), name="call"),
     path("datasets", ingestion.DatasetList.as_view(), name="datasets"),
     path("datasets/<uuid:id>", ingestion.DatasetDetail.as_view(), name="dataset"),
+    path("erasures", ingestion.ErasureList.as_view(), name="erasures"),
     path("runs", training.RunList.as_view(), name="runs"),
     path("runs/<uuid:id>", training.RunDetail.as_view(), name="run"),
     path("runs/<uuid:id>/cancel", training.RunCancellation.as_view(), name="run-cancel"),

@@ -41,6 +41,7 @@ def set_schedule(sender: Celery, **_: Any) -> None:
 STAGES = {
     "ingestion.tasks.discovery_due": 1,
     "ingestion.tasks.curation_due_everywhere": 1,
+    "ingestion.tasks.erasures_due": 1,
     "ingestion.tasks.partitions_due": 60,
     "training.tasks.training_due": 1,
     "training.tasks.leftovers_due": 60,

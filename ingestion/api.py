@@ -1,4 +1,4 @@
-"""The API of what is remembered: workloads with their promise, calls as facts, datasets as counts."""
+"""The API of what is remembered: workloads with their promise, calls as facts, datasets as counts, erasures."""
 
 from datetime import datetime
 from typing import Any
@@ -6,13 +6,14 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.generics import ListAPIView, get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ingestion.core.calls import Arm
-from ingestion.models import Call, Dataset, Workload
+from ingestion.erase import LONGEST_SUBJECT, request_erasure
+from ingestion.models import Call, Dataset, Erasure, Workload
 from ingestion.promises import UnableToPromise, state_promise
 from tenants.api import EventPages, NewestFirst, TenantView, utc_now
 from tenants.core.roles import Right
@@ -232,3 +233,56 @@ class DatasetDetail(TenantView):
     def get(self, request: Request, id: UUID) -> Response:
         """The version as it was frozen."""
         return Response(DatasetSerializer(get_object_or_404(Dataset.objects.all(), id=id)).data)
+
+
+class ErasureSerializer(serializers.ModelSerializer[Erasure]):
+    """One request to forget a person, who is not named, and what went with them."""
+
+    datasets = serializers.ListField(child=serializers.UUIDField(), read_only=True)
+
+    class Meta:
+        model = Erasure
+        fields = (
+            "id",
+            "requested_by",
+            "requested_at",
+            "finished_at",
+            "calls",
+            "payloads",
+            "examples",
+            "parked",
+            "datasets",
+        )
+        read_only_fields = fields
+
+
+class SubjectSerializer(serializers.Serializer[Any]):
+    """A person as callers name them in `user`, `safety_identifier` or `metadata.user_id`, to the letter."""
+
+    subject = serializers.CharField(max_length=LONGEST_SUBJECT, trim_whitespace=False)
+
+
+class ErasurePages(NewestFirst):
+    """Pages of erasures, the latest asked for first."""
+
+    ordering = ("-requested_at", "-id")
+
+
+class ErasureList(TenantView, ListAPIView[Erasure]):
+    """Whom the tenant had forgotten."""
+
+    serializer_class = ErasureSerializer
+    pagination_class = ErasurePages
+    needs = Right.ERASE
+
+    def get_queryset(self) -> QuerySet[Erasure]:
+        """All of them."""
+        return Erasure.objects.all()
+
+    @extend_schema(request=SubjectSerializer, responses={202: ErasureSerializer})
+    def post(self, request: Request) -> Response:
+        """Nothing of theirs is written from now on; what there is goes within minutes."""
+        asked = SubjectSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        erasure = request_erasure(asked.validated_data["subject"], actor=self.caller.actor, clock=utc_now)
+        return Response(ErasureSerializer(erasure).data, status=status.HTTP_202_ACCEPTED)

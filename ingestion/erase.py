@@ -7,7 +7,6 @@ what still lies in a spool, or returns with a restored backup, is refused where 
 
 import hmac
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from uuid import UUID
@@ -16,7 +15,7 @@ import msgspec
 from django.db import connection
 
 from ingestion.core.calls import CallRecord
-from ingestion.models import Call, ErasedSubject, Example, ParkedRecord, Payload
+from ingestion.models import Call, ErasedSubject, Erasure, Example, ParkedRecord, Payload
 from tenants.core.clock import Clock
 from tenants.data_keys import purpose_key
 from tenants.events import record_event
@@ -24,29 +23,19 @@ from tenants.provision import data_key_in_force
 from tenants.scope import acting_for, tenant_in_force
 
 LOCK_CLASS = 0x7573  # our advisory locks' first half; the second is the tenant's
+LONGEST_SUBJECT = 10_000  # characters that a person's name may have in a request to forget them
+BATCH = 1000  # calls of which one transaction forgets the person: so long does the tenant's feed wait at most
 
 
 class UnableToErase(ValueError):
     """No subject was named."""
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """What an erasure removed. Adapters trained on `dataset_ids` are tainted: see `training.taint`."""
+def request_erasure(subject: str, *, actor: str, clock: Clock) -> Erasure:
+    """Have the tenant in force forget a person, given as callers sent them. Raises UnableToErase.
 
-    calls: int
-    payloads: int
-    examples: int
-    parked: int
-    dataset_ids: tuple[UUID, ...]
-    is_new: bool  # whether this was the first request for the subject
-
-
-def erase_subject(subject: str, *, actor: str, clock: Clock) -> Erasure:
-    """Erase what the tenant in force holds of a person, given as callers sent them. Raises UnableToErase.
-
-    All or nothing, and safe to repeat: a second time removes only what a backup brought back. The clock is read once
-    the lock is held: whoever read the person's rows before, under `await_erasures`, began earlier than this time.
+    From here on nothing of theirs is written any more. What there is goes with `carry_out_erasures`. Asking again is
+    safe: while the first request is at work it is the answer, and later it removes only what a backup brought back.
     """
     if not subject:
         raise UnableToErase("name the subject to erase")
@@ -57,24 +46,35 @@ def erase_subject(subject: str, *, actor: str, clock: Clock) -> Erasure:
         _, is_new = ErasedSubject.objects.get_or_create(
             subject_hmac=digest, defaults={"tenant_id": tenant_in_force(), "erased_at": now}
         )
-        erasure = _remove(digest, is_new=is_new)
-        if is_new or erasure.calls or erasure.parked:
-            _record(erasure, actor=actor, now=now)
-    return erasure
+        return _ask_for(digest, is_new=is_new, actor=actor, now=now)
+
+
+def erasures_open() -> list[UUID]:
+    """The tenants with erasures that are not carried out yet, suspended ones too: a person does not wait for a bill."""
+    return list(Erasure.across_tenants.filter(finished_at=None).values_list("tenant_id", flat=True).distinct())
+
+
+def carry_out_erasures(tenant_id: UUID, *, clock: Clock) -> list[Erasure]:
+    """Carry out what a tenant was asked to forget, a thousand calls a transaction; gives the finished ones.
+
+    Safe to run twice at once and to be killed: each transaction says how far it came, and another look goes on there.
+    """
+    with acting_for(tenant_id):
+        wanted = list(Erasure.objects.filter(finished_at=None).order_by("requested_at", "id"))
+    return [_carry_out(erasure, clock) for erasure in wanted]
 
 
 def reapply_erasures(tenant_id: UUID, *, clock: Clock) -> int:
     """Erase again what every tombstone of a tenant names, after a restore; gives how many subjects had come back."""
-    back = 0
     with acting_for(tenant_id):
         _lock("pg_advisory_xact_lock")
-        now = clock()
-        for tombstone in ErasedSubject.objects.order_by("id"):
-            erasure = _remove(tombstone.subject_hmac, is_new=False)
-            if erasure.calls or erasure.parked:
-                _record(erasure, actor="system", now=now)
-                back += 1
-    return back
+        tombstones = set(ErasedSubject.objects.values_list("subject_hmac", flat=True))
+        back = set(Call.objects.filter(subject_hmac__in=tombstones).values_list("subject_hmac", flat=True))
+        back |= tombstones & {record.subject_hmac for _, record in _parked()}
+        for digest in sorted(back):
+            _ask_for(digest, is_new=False, actor="system", now=clock())
+    carry_out_erasures(tenant_id, clock=clock)
+    return len(back)
 
 
 def hash_subject(key: bytes, subject: str) -> str:
@@ -111,24 +111,60 @@ def await_erasures() -> None:
     _lock("pg_advisory_xact_lock_shared")
 
 
-def _remove(digest: str, *, is_new: bool) -> Erasure:
-    calls = Call.objects.filter(subject_hmac=digest)
-    examples = Example.objects.filter(call_id__in=calls.values("id"))
-    dataset_ids = tuple(examples.order_by("dataset_id").values_list("dataset_id", flat=True).distinct())
-    return Erasure(
-        examples=examples.delete()[0],
-        payloads=Payload.objects.filter(call_id__in=calls.values("id")).delete()[0],
-        parked=_remove_parked(digest),
-        calls=calls.update(subject_hmac=""),  # last: the statements above find their rows by it
-        dataset_ids=dataset_ids,
-        is_new=is_new,
-    )
+def _ask_for(digest: str, *, is_new: bool, actor: str, now: datetime) -> Erasure:
+    """The subject's open erasure, made if there is none. The lock is held, so no two are made."""
+    asked = {"tenant_id": tenant_in_force(), "is_new": is_new, "requested_by": actor, "requested_at": now}
+    erasure, _ = Erasure.objects.get_or_create(subject_hmac=digest, finished_at=None, defaults=asked)
+    return erasure
 
 
-def _remove_parked(digest: str) -> int:
-    parked = ParkedRecord.objects.filter(tenant_ref=str(tenant_in_force()))
-    theirs = [row_id for row_id, record in _readable(parked) if record.subject_hmac == digest]
-    return int(ParkedRecord.objects.filter(id__in=theirs).delete()[0])
+def _carry_out(erasure: Erasure, clock: Clock) -> Erasure:
+    while erasure.finished_at is None:
+        with acting_for(erasure.tenant_id):
+            _lock("pg_advisory_xact_lock")
+            erasure.refresh_from_db()  # another may have been at it
+            if erasure.finished_at is None and _remove_batch(erasure) < BATCH:
+                _finish(erasure, clock())
+            erasure.save()
+    return erasure
+
+
+def _remove_batch(erasure: Erasure) -> int:
+    """Forget the person in some calls, and count it on the erasure; gives how many calls those were."""
+    theirs = Call.objects.filter(subject_hmac=erasure.subject_hmac).order_by("id")
+    call_ids = list(theirs.values_list("id", flat=True)[:BATCH])
+    examples = Example.objects.filter(call_id__in=call_ids)
+    learnt = examples.order_by("dataset_id").values_list("dataset_id", flat=True).distinct()
+    erasure.datasets = sorted({*erasure.datasets, *map(str, learnt)})
+    erasure.examples += examples.delete()[0]
+    erasure.payloads += Payload.objects.filter(call_id__in=call_ids).delete()[0]
+    erasure.calls += Call.objects.filter(id__in=call_ids).update(subject_hmac="")
+    return len(call_ids)
+
+
+def _finish(erasure: Erasure, now: datetime) -> None:
+    """The last of it. The clock was read under the lock: whoever read the person's rows before, under
+    `await_erasures`, began earlier than the event's time.
+    """
+    theirs = [row_id for row_id, record in _parked() if record.subject_hmac == erasure.subject_hmac]
+    erasure.parked += ParkedRecord.objects.filter(id__in=theirs).delete()[0]
+    erasure.finished_at = now
+    if erasure.is_new or erasure.calls or erasure.parked:
+        record_event(
+            "subject.erased",
+            now=now,
+            actor=erasure.requested_by,
+            calls=erasure.calls,
+            payloads=erasure.payloads,
+            examples=erasure.examples,
+            parked=erasure.parked,
+            datasets=erasure.datasets,
+        )
+
+
+def _parked() -> Iterator[tuple[int, CallRecord]]:
+    """The tenant's parked records that can be read; the others name no subject we could compare."""
+    return _readable(ParkedRecord.objects.filter(tenant_ref=str(tenant_in_force())))
 
 
 def _readable(parked: Iterable[ParkedRecord]) -> Iterator[tuple[int, CallRecord]]:
@@ -136,20 +172,7 @@ def _readable(parked: Iterable[ParkedRecord]) -> Iterator[tuple[int, CallRecord]
         try:
             yield row.id, msgspec.msgpack.decode(row.record, type=CallRecord)
         except (msgspec.MsgspecError, ValueError):
-            continue  # it names no subject we could compare
-
-
-def _record(erasure: Erasure, *, actor: str, now: datetime) -> None:
-    record_event(
-        "subject.erased",
-        now=now,
-        actor=actor,
-        calls=erasure.calls,
-        payloads=erasure.payloads,
-        examples=erasure.examples,
-        parked=erasure.parked,
-        datasets=[str(dataset_id) for dataset_id in erasure.dataset_ids],
-    )
+            continue
 
 
 def _lock(function: str) -> None:

@@ -194,6 +194,29 @@ class ErasedSubject(TenantOwned):
         constraints = [models.UniqueConstraint(fields=["tenant", "subject_hmac"], name="one_tombstone_per_subject")]
 
 
+class Erasure(TenantOwned):
+    """One request to forget a person: how far it is, and what went. Adapters made of `datasets` are tainted."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4)
+    subject_hmac = models.CharField(max_length=64)
+    is_new = models.BooleanField()  # whether it was the first request for the person
+    requested_by = models.CharField(max_length=120)
+    requested_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    calls = models.PositiveIntegerField(default=0)
+    payloads = models.PositiveIntegerField(default=0)
+    examples = models.PositiveIntegerField(default=0)
+    parked = models.PositiveIntegerField(default=0)
+    datasets = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "subject_hmac"], condition=Q(finished_at=None), name="one_open_erasure_per_subject"
+            )
+        ]
+
+
 class PriceQuerySet(models.QuerySet["Price"]):
     """Finding the price in force."""
 

@@ -1,4 +1,4 @@
-"""What the broker may wake a worker for: finding workloads, freezing datasets, keeping partitions ahead."""
+"""What the broker may wake a worker for: finding workloads, freezing datasets, erasing, keeping partitions ahead."""
 
 import logging
 from datetime import UTC, datetime
@@ -10,6 +10,7 @@ from django.db import connection
 
 from ingestion.curate import UnableToCurate, curate, curation_due
 from ingestion.discover import discover_workloads
+from ingestion.erase import carry_out_erasures, erasures_open
 from tenants.models import tenant_ids
 from tenants.wake import alone_at, wake
 
@@ -56,6 +57,21 @@ def freeze(*, tenant_id: str, workload_id: str, **_: Any) -> None:
             curate(UUID(tenant_id), UUID(workload_id), now=_now())
         except UnableToCurate as error:
             log.info("workload %s: %d more usable pairs are needed", workload_id, error.missing)
+
+
+@shared_task(ignore_result=True)
+def erasures_due(**_: Any) -> None:
+    """Carry out what tenants were asked to forget."""
+    for tenant_id in erasures_open():
+        wake(erase, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def erase(*, tenant_id: str, **_: Any) -> None:
+    """Forget whom one tenant was asked to forget; one that is killed is taken up again at the next look."""
+    with alone_at("erase", UUID(tenant_id), seconds=LONGEST) as mine:
+        if mine:
+            carry_out_erasures(UUID(tenant_id), clock=_now)
 
 
 @shared_task(ignore_result=True)

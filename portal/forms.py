@@ -10,6 +10,7 @@ from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import validate_password
 
 from ingestion.core.calls import Dialect
+from ingestion.erase import LONGEST_SUBJECT
 from ingestion.models import Workload
 from tenants.addresses import is_blocked
 from tenants.core.roles import Role
@@ -145,6 +146,18 @@ class PreferencesForm(forms.Form):
         required=False,
         label="Keep what was asked and answered",
         help_text="Sealed with your own key. Without it no student can be trained.",
+    )
+
+
+class ErasureForm(forms.Form):
+    """A person to be forgotten, to the letter: a space more would be somebody else."""
+
+    subject = forms.CharField(
+        label="Person",
+        max_length=LONGEST_SUBJECT,
+        strip=False,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+        help_text="As your calls name them in user, safety_identifier or metadata.user_id, to the letter.",
     )
 
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal import account, calls, keys, overview, savings, settings, webhooks, workloads
+from portal import account, calls, erasures, keys, overview, savings, settings, webhooks, workloads
 
 app_name = "portal"
 urlpatterns = [
@@ -43,6 +43,8 @@ urlpatterns = [
     path("settings/members/<int:id>/remove", settings.remove, name="member-remove"),
     path("settings/password", account.password_page, name="password"),
     path("settings/password/change", account.change_own_password, name="password-change"),
+    path("settings/erasures", erasures.erasure_list, name="erasures"),
+    path("settings/erasures/new", erasures.erase, name="erasure-new"),
     path("settings/events", settings.event_list, name="events"),
     path("settings/events.csv", settings.events_csv, name="events-csv"),
 ]

@@ -18,6 +18,7 @@ class Right(StrEnum):
     STEER = "steer"  # state a promise, approve, resume
     STOP = "stop"  # hold, back to the teacher
     READ_BODIES = "read_bodies"  # what was asked and answered
+    ERASE = "erase"  # have a person forgotten
     MINT_KEYS = "mint_keys"
     REVOKE_KEYS = "revoke_keys"
     MANAGE_WEBHOOKS = "manage_webhooks"
@@ -31,15 +32,15 @@ RIGHTS: dict[Role, frozenset[Right]] = {
         {Right.STEER, Right.STOP, Right.READ_BODIES, Right.MINT_KEYS, Right.REVOKE_KEYS, Right.MANAGE_WEBHOOKS}
     ),
     Role.FINANCE: frozenset(),
-    Role.SECURITY: frozenset({Right.STOP, Right.READ_BODIES, Right.REVOKE_KEYS, Right.MANAGE_PROVIDERS}),
+    Role.SECURITY: frozenset({Right.STOP, Right.READ_BODIES, Right.ERASE, Right.REVOKE_KEYS, Right.MANAGE_PROVIDERS}),
 }
 
 # A key of the API reads figures and steers, and no more: a leaked one can neither make itself a successor nor have
 # events sent elsewhere, lock the tenant's other keys out, or read what was asked.
 KEY_RIGHTS: frozenset[Right] = frozenset({Right.STEER, Right.STOP})
 
-# What changes nothing, and so is left to the people of a suspended tenant.
-READING: frozenset[Right] = frozenset({Right.READ_BODIES})
+# What is left to the people of a suspended tenant: seeing what is theirs, and forgetting whom they must forget.
+KEPT: frozenset[Right] = frozenset({Right.READ_BODIES, Right.ERASE})
 
 
 def rights_of(role: str, *, suspended: bool) -> frozenset[Right]:
@@ -49,4 +50,4 @@ def rights_of(role: str, *, suspended: bool) -> frozenset[Right]:
 
 def in_standing(rights: frozenset[Right], *, suspended: bool) -> frozenset[Right]:
     """What is left of some rights while a tenant is suspended."""
-    return rights & READING if suspended else rights
+    return rights & KEPT if suspended else rights

@@ -11,6 +11,7 @@ MAY_LOOK_ACROSS = {
     "tenants/webhooks.py": "finds the tenants with events to hand on and deliveries that are due",
     "portal/access.py": "finds the tenant of the person whose session it is",
     "portal/account.py": "finds the demo's owner, for the one-click log-in of a demo",
+    "ingestion/erase.py": "finds the tenants, suspended ones too, with a person to forget",
     "training/launch.py": "finds the runs that are free, of whichever tenant",
     "training/leftovers.py": "finds which runs on a trainer's disk are open, of whichever tenant",
     "billing/statement.py": "finds the tenants, suspended ones too, with a month that is not settled",

@@ -12,13 +12,15 @@ from ingestion.core.calls import CallRecord, body_context
 from ingestion.erase import (
     UnableToErase,
     await_erasures,
-    erase_subject,
+    carry_out_erasures,
+    erasures_open,
     hash_subject,
     held_calls,
     is_erased,
     reapply_erasures,
+    request_erasure,
 )
-from ingestion.models import Call, Dataset, ErasedSubject, Example, ParkedRecord, Payload, Workload
+from ingestion.models import Call, Dataset, ErasedSubject, Erasure, Example, ParkedRecord, Payload, Workload
 from ingestion.store import store_calls
 from tenants.core.sealing import seal
 from tenants.data_keys import purpose_key
@@ -88,9 +90,17 @@ def make_dataset(company, call_ids, *, now) -> Dataset:
     return dataset
 
 
-def erase(company, subject, *, now):
+def ask(company, subject, *, now) -> Erasure:
     with acting_for(company.id):
-        return erase_subject(subject, actor="test", clock=lambda: now)
+        return request_erasure(subject, actor="test", clock=lambda: now)
+
+
+def erase(company, subject, *, now) -> Erasure:
+    """Asked for and carried out."""
+    asked = ask(company, subject, now=now)
+    (carried_out,) = carry_out_erasures(company.id, clock=lambda: now)
+    assert carried_out.id == asked.id
+    return carried_out
 
 
 def held(company) -> tuple[int, int, int]:
@@ -109,8 +119,8 @@ def test_everything_of_the_person_goes_and_everything_of_others_stays(company, n
     erasure = erase(company, ANNA, now=now)
 
     assert (erasure.calls, erasure.payloads, erasure.examples, erasure.is_new) == (2, 2, 2, True)
-    assert erasure.dataset_ids == (dataset.id,)
-    assert other.id not in erasure.dataset_ids
+    assert erasure.datasets == [str(dataset.id)]
+    assert str(other.id) not in erasure.datasets
     assert held(company) == (2, 3, 1)
     with acting_for(company.id):
         assert Call.objects.count() == 4  # the facts of the calls stay: what they cost is not the person's
@@ -141,6 +151,64 @@ def test_what_still_lay_in_a_spool_is_refused_where_it_is_written(company, now):
     erase(company, ANNA, now=now)
     store(late, record(company, BORIS, now=now), now=now)
     assert held(company) == (1, 0, 1)
+
+
+def test_what_arrives_is_refused_from_the_request_on_and_not_only_once_it_is_carried_out(company, now):
+    ask(company, ANNA, now=now)
+    store(record(company, ANNA, now=now), now=now)
+    assert held(company) == (0, 0, 0)
+
+
+def test_a_person_of_many_calls_is_forgotten_a_part_at_a_time_and_told_of_once(company, monkeypatch, now):
+    monkeypatch.setattr("ingestion.erase.BATCH", 2)
+    calls = store(*(record(company, ANNA, now=now) for _ in range(5)), now=now)
+    datasets = [make_dataset(company, [call], now=now) for call in calls[::4]]
+    erasure = erase(company, ANNA, now=now)
+    assert (erasure.calls, erasure.payloads, erasure.examples) == (5, 5, 2)
+    assert erasure.datasets == sorted(str(dataset.id) for dataset in datasets)
+    with acting_for(company.id):
+        assert Event.objects.get(kind="subject.erased").data["calls"] == 5
+    assert held(company) == (0, 0, 0)
+
+
+def test_an_erasure_that_was_cut_off_goes_on_and_counts_everything_once(company, monkeypatch, now):
+    monkeypatch.setattr("ingestion.erase.BATCH", 2)
+    calls = store(*(record(company, ANNA, now=now) for _ in range(4)), now=now)
+    dataset = make_dataset(company, calls, now=now)
+    asked = ask(company, ANNA, now=now)
+
+    def cut_off():
+        raise SystemExit
+
+    with pytest.raises(SystemExit):  # by then both full parts are committed, and the last is rolled back
+        carry_out_erasures(company.id, clock=cut_off)
+    assert erasures_open() == [company.id]
+    assert held(company) == (0, 0, 0)
+    (erasure,) = carry_out_erasures(company.id, clock=lambda: now)
+    assert (erasure.id, erasure.calls, erasure.examples) == (asked.id, 4, 4)
+    assert erasure.datasets == [str(dataset.id)]
+    assert erasures_open() == []
+
+
+def test_asking_again_while_it_is_at_work_is_the_same_request(company, rival, now):
+    assert ask(company, ANNA, now=now).id == ask(company, ANNA, now=now + timedelta(minutes=1)).id
+    ask(rival, ANNA, now=now)
+    assert len(carry_out_erasures(company.id, clock=lambda: now)) == 1
+    assert erasures_open() == [rival.id]
+    assert ask(company, ANNA, now=now).is_new is False
+
+
+def test_two_workers_at_one_erasure_count_it_once(company, now):
+    store(record(company, ANNA, now=now), now=now)
+    ask(company, ANNA, now=now)
+    with acting_for(company.id):
+        stale = Erasure.objects.get()
+    carry_out_erasures(company.id, clock=lambda: now)
+    assert stale.finished_at is None
+    assert carry_out_erasures(company.id, clock=lambda: now) == []
+    with acting_for(company.id):
+        assert Erasure.objects.get().calls == 1
+        assert Event.objects.filter(kind="subject.erased").count() == 1
 
 
 def bring_back(company, subject, *, now) -> None:
@@ -201,6 +269,7 @@ def test_an_erasure_waits_for_a_writer_that_looked_before_it(company, now):
 def test_an_erasure_tells_the_time_once_it_holds_what_a_reader_held_before_it(company, now):
     """A run that read the person's rows in between then began before the erasure, and its adapter is marked."""
     store(record(company, ANNA, now=now), now=now)
+    ask(company, ANNA, now=now)
     times = iter([now + timedelta(minutes=5)])
     read = []
 
@@ -209,8 +278,7 @@ def test_an_erasure_tells_the_time_once_it_holds_what_a_reader_held_before_it(co
         return read[-1]
 
     def erase_elsewhere():
-        with acting_for(company.id):
-            erase_subject(ANNA, actor="test", clock=clock)
+        carry_out_erasures(company.id, clock=clock)
         connection.close()
 
     other = threading.Thread(target=erase_elsewhere)
@@ -258,7 +326,7 @@ def test_a_rivals_person_of_the_same_name_is_not_touched(company, rival, now):
 def test_tombstones_are_asked_for_by_hmac(company, now):
     with acting_for(company.id):
         key = purpose_key(data_key_in_force(), "subjects")
-        erase_subject(ANNA, actor="test", clock=lambda: now)
+        request_erasure(ANNA, actor="test", clock=lambda: now)
         hmacs = [hash_subject(key, ANNA), hash_subject(key, BORIS)]
         assert is_erased(hmacs) == {hmacs[0]}
         assert is_erased([]) == set()
@@ -281,7 +349,7 @@ def test_no_subject_is_not_everybody(company, now):
 
 def test_a_subject_is_erased_for_one_tenant_and_never_for_none(company, now):
     with pytest.raises(NoTenantInForce):
-        erase_subject(ANNA, actor="test", clock=lambda: now)
+        request_erasure(ANNA, actor="test", clock=lambda: now)
 
 
 def test_a_subject_that_is_no_proper_text_can_be_erased(company, now):

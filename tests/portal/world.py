@@ -10,7 +10,7 @@ from uuid import UUID
 from billing.models import Invoice, LedgerEntry, SavingsStatement
 from ingestion.core.calls import Answer, Arm, Dialect, Finish, Usage, body_context
 from ingestion.core.dialects import parse_ask, render_stream
-from ingestion.models import Call, Dataset, Payload, Workload
+from ingestion.models import Call, Dataset, Erasure, Payload, Workload
 from serving.models import Audit, Certificate, Deployment, Evaluation, Rollout
 from tenants.core.sealing import seal
 from tenants.events import record_event
@@ -72,6 +72,9 @@ def make_world(company, *, now: datetime, calls: int = 12, state: str = "shadow"
         _audits(rollout, made, now)
         statement = _money(workload, now)
         endpoint, event = _webhook(now)
+        Erasure.objects.create(
+            subject_hmac="0" * 64, is_new=True, requested_by=f"user:{MARK}", requested_at=now, finished_at=now
+        )
         return World(
             workload=workload.id,
             call=made[0].id,

@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from ingestion.models import Workload
+from ingestion.models import ErasedSubject, Erasure, Workload
 from serving.models import Rollout
 from tenants.models import ApiKey, Event, Membership, ProviderCredential, Tenant, WebhookEndpoint
 from tenants.scope import acting_for
@@ -59,6 +59,8 @@ PORTAL = {
     "member-remove": "membership",
     "password": MINE,
     "password-change": MINE,
+    "erasures": MINE,
+    "erasure-new": MINE,
     "events": MINE,
     "events-csv": MINE,
 }
@@ -78,6 +80,7 @@ API = {
     "call": "call",
     "datasets": MINE,
     "dataset": "dataset",
+    "erasures": MINE,
     "runs": MINE,
     "run": "run",
     "run-cancel": "run",
@@ -107,6 +110,7 @@ BODY = {
     "approval": "automatic",
     "stance": "allowed",
     "role": "owner",
+    "subject": "anna@customer.example",
 }
 
 
@@ -148,7 +152,10 @@ def snapshot(company):
     with acting_for(company.id):
         return [
             list(model.objects.order_by("pk").values())
-            for model in (ApiKey, Workload, Rollout, WebhookEndpoint, ProviderCredential, Membership, Tenant, Event)
+            for model in (
+                *(ApiKey, Workload, Rollout, WebhookEndpoint, ProviderCredential, Membership, Tenant, Event),
+                *(ErasedSubject, Erasure),
+            )
         ]
 
 

@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from config.models_here import ensure_models
 from ingestion.curate import curate
 from ingestion.discover import discover_workloads
-from ingestion.erase import erase_subject
+from ingestion.erase import request_erasure
 from ingestion.models import Dataset, Workload
 from tenants.models import Event
 from tenants.scope import acting_for
@@ -280,7 +280,7 @@ def test_a_run_reads_no_rows_while_an_erasure_is_under_way(company, dataset, run
 
     def erase_slowly():
         with acting_for(company.id):
-            erase_subject("anna", actor="test", clock=clock)
+            request_erasure("anna", actor="test", clock=clock)
             erased.set()
             done.wait(30)
         connection.close()

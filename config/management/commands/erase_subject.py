@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError
 
-from ingestion.erase import erase_subject
+from ingestion.erase import UnableToErase, carry_out_erasures, request_erasure
 from tenants.models import Tenant
 from tenants.scope import acting_for
 
@@ -26,8 +26,16 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Erase, for the one tenant."""
+        clock = partial(datetime.now, UTC)
         with acting_for(options["tenant"]):
             if not Tenant.objects.exists():
                 raise CommandError("there is no such tenant")
-            erasure = erase_subject(options["subject"], actor="operator", clock=partial(datetime.now, UTC))
-        self.stdout.write(str(erasure))
+            try:
+                asked = request_erasure(options["subject"], actor="operator", clock=clock)
+            except UnableToErase as error:
+                raise CommandError(str(error)) from error
+        carry_out_erasures(options["tenant"], clock=clock)
+        with acting_for(options["tenant"]):
+            asked.refresh_from_db()
+        counts = ", ".join(f"{getattr(asked, name)} {name}" for name in ("calls", "payloads", "examples", "parked"))
+        self.stdout.write(f"erased: {counts}; learnt from in datasets: {', '.join(asked.datasets) or 'none'}")
