@@ -29,7 +29,7 @@ from ingestion.erase import await_erasures
 from ingestion.models import Dataset, Example
 from tenants.core.clock import Clock
 from tenants.events import record_event
-from tenants.models import tenant_ids
+from tenants.models import Tenant, tenant_ids
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
 from training.artifacts import UnableToStore, drop_artifact, put_artifact
@@ -123,6 +123,12 @@ class Attempt:
     def release(self, error: str) -> bool:
         """Leave the run to another attempt."""
         return self._write(lambda now: self.run.release(now, token=self.token, error=error, **self._spent(now)))
+
+    def put_back(self) -> bool:
+        """Leave the run as if it had not been claimed, but for what it has cost."""
+        return self._write(
+            lambda now: self.run.release(now, token=self.token, attempts=self.number - 1, **self._spent(now))
+        )
 
     def finish(self, to: str, **facts: Any) -> bool:
         """Close the run. False if it is another worker's by now."""
@@ -313,10 +319,12 @@ def _make_adapter(
 
 
 def _close_stopped(attempt: Attempt) -> None:
-    """Cancelled by a person, or taken over by another worker, whose business it then is."""
+    """Cancelled by a person, put off with its tenant, or taken over by another worker, whose business it then is."""
     with acting_for(attempt.run.tenant_id):
         if TrainingRun.objects.filter(id=attempt.run.id, cancel_requested=True).exists():
             attempt.finish(TrainingRun.Status.CANCELLED)
+        elif Tenant.objects.get().is_suspended:
+            attempt.put_back()
 
 
 def _note_failure(attempt: Attempt, error: UnableToTrain) -> None:

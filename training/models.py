@@ -9,6 +9,7 @@ from django.db.models import F, Q
 
 from ingestion.models import MONEY, Dataset, Workload
 from tenants.events import record_event
+from tenants.models import Tenant
 from tenants.scope import TenantOwned
 
 
@@ -67,8 +68,8 @@ class TrainingRun(TenantOwned):
         return self.fencing_token + 1 if claimed else None
 
     def beat(self, now: datetime, *, token: int, lease: timedelta, **facts: Any) -> bool:
-        """Prolong the lease. False: another worker holds the run now, or it is to be cancelled, so stop."""
-        held = self._held(token).filter(cancel_requested=False)
+        """Prolong the lease. False, so stop: another holds the run, it is to be cancelled, its tenant is suspended."""
+        held = self._held(token).filter(cancel_requested=False, tenant__status=Tenant.Status.ACTIVE)
         return bool(held.update(lease_until=now + lease, **facts))
 
     def release(self, now: datetime, *, token: int, **facts: Any) -> bool:

@@ -17,6 +17,7 @@ from ingestion.erase import request_erasure
 from ingestion.models import Dataset, Workload
 from tenants.models import Event
 from tenants.scope import acting_for
+from tenants.standing import reinstate, suspend
 from tests.fakes.serve import wait_for
 from tests.ingestion.makers import log_calls
 from tests.ingestion.test_erase import erasures_waiting
@@ -267,6 +268,28 @@ def test_a_run_that_keeps_killing_its_worker_is_given_up(company, run, now):
         at += timedelta(hours=1)
     assert not carry_out(company.id, run.id, clock=lambda: at)
     assert reread(run).status == "failed"
+
+
+def test_a_run_stops_when_its_tenant_is_suspended_and_is_done_once_it_is_reinstated(company, run, settings, now):
+    """It spends money that nobody may pay for, and it has lost none of its attempts by it."""
+    ensure_models(tell=print)
+    settings.LEASE_SECONDS = 1  # a beat every quarter of a second, and the trainer takes longer to start
+
+    def suspending():
+        with acting_for(company.id):
+            at_work = TrainingRun.objects.filter(status="running").exists()
+        if at_work:
+            suspend(company.id, actor="test", now=now)
+        return clock()
+
+    assert carry_out(company.id, run.id, clock=suspending)
+    put_off = reread(run)
+    assert (put_off.status, put_off.attempts, put_off.error) == ("running", 0, "") and put_off.cost > 0
+    assert runs_due(clock()) == []
+    reinstate(company.id, actor="test", now=now)
+    assert runs_due(clock()) == [(company.id, run.id)]
+    assert carry_out(company.id, run.id, clock=clock)
+    assert (reread(run).status, reread(run).attempts) == ("succeeded", 1)
 
 
 def test_a_rival_can_neither_see_nor_carry_out_a_run(rival, run):
