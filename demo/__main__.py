@@ -31,8 +31,8 @@ PACE = {
 }
 # Without a GPU a JSON answer of forty tokens takes many seconds: with the usual patience the teacher would give it. And
 # extraction takes more rows than labelling.
-PACE_FULL = {"STUDENT_TIMEOUT_S": "45", "MIN_PAIRS": "1250"}
-FULL = story.Scale(learnt=story.ALL, teaching=1400, burst=250, measured=480)
+PACE_FULL = {"STUDENT_TIMEOUT_S": "45", "MIN_PAIRS": "1250", "BEAT_SECONDS": "4"}
+FULL = story.Scale(learnt=story.ALL, teaching=1400, burst=400, measured=480)
 
 
 def main(arguments: list[str]) -> int:

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 import anthropic
@@ -12,17 +12,19 @@ import httpx
 import openai
 
 ARM_HEADER = "x-understudy-arm"
+WORKLOAD_HEADER = "x-understudy-workload"
 TIMEOUT_S = 60.0
 ANTHROPIC_VERSION = "2023-06-01"
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came back: `text` is the label or JSON, or the tool call's arguments."""
+    """What came back: `text` is the label or JSON, or the tool call's arguments; `workload` its id, "" without one."""
 
     status: int
     arm: str
     text: str = field(repr=False)
+    workload: str = ""
 
 
 class UnableToCall(Exception):
@@ -54,7 +56,7 @@ class PlainCaller:
             async with self._session.post(
                 self._urls[dialect], json=body, headers=self._headers[dialect], timeout=timeout, allow_redirects=False
             ) as response:
-                heard = Heard(response.status, response.headers.get(ARM_HEADER, ""), "")
+                heard = _hear(response.status, response.headers)
                 raw = await response.read()
         except (aiohttp.ClientError, TimeoutError) as failed:
             raise UnableToCall(type(failed).__name__, heard) from failed
@@ -64,7 +66,7 @@ class PlainCaller:
             text = read_stream(dialect, raw) if body.get("stream") else read_body(dialect, json.loads(raw))
         except (ValueError, KeyError, IndexError, TypeError) as failed:
             raise UnableToCall("malformed", heard) from failed
-        return Heard(heard.status, heard.arm, text)
+        return replace(heard, text=text)
 
 
 class SdkCaller:
@@ -89,7 +91,7 @@ class SdkCaller:
         try:
             return await (self._call_openai(body) if dialect == "openai" else self._call_anthropic(body))
         except (openai.APIStatusError, anthropic.APIStatusError) as failed:
-            heard = Heard(failed.status_code, failed.response.headers.get(ARM_HEADER, ""), "")
+            heard = _hear(failed.status_code, failed.response.headers)
             raise UnableToCall(f"status_{failed.status_code}", heard) from failed
         except (openai.APIError, anthropic.APIError, httpx.HTTPError) as failed:
             # The SDKs let a connection that breaks within a stream through as httpx's own error.
@@ -100,20 +102,22 @@ class SdkCaller:
     async def _call_openai(self, body: Mapping[str, object]) -> Heard:
         fields: dict[str, Any] = dict(body)
         raw = await self._openai.chat.completions.with_raw_response.create(**fields)
-        status, arm = raw.http_response.status_code, raw.headers.get(ARM_HEADER, "")
-        parsed: Any = raw.parse()
+        heard, parsed = _hear(raw.http_response.status_code, raw.headers), cast(Any, raw.parse())
         if not body.get("stream"):
-            return Heard(status, arm, read_body("openai", parsed.model_dump()))
-        return Heard(status, arm, _join_openai([chunk.model_dump() async for chunk in parsed]))
+            return replace(heard, text=read_body("openai", parsed.model_dump()))
+        return replace(heard, text=_join_openai([chunk.model_dump() async for chunk in parsed]))
 
     async def _call_anthropic(self, body: Mapping[str, object]) -> Heard:
         fields: dict[str, Any] = dict(body)
         raw = await self._anthropic.messages.with_raw_response.create(**fields)
-        status, arm = raw.http_response.status_code, raw.headers.get(ARM_HEADER, "")
-        parsed: Any = await raw.parse()
+        heard, parsed = _hear(raw.http_response.status_code, raw.headers), cast(Any, await raw.parse())
         if not body.get("stream"):
-            return Heard(status, arm, read_body("anthropic", parsed.model_dump()))
-        return Heard(status, arm, _join_anthropic([event.model_dump() async for event in parsed]))
+            return replace(heard, text=read_body("anthropic", parsed.model_dump()))
+        return replace(heard, text=_join_anthropic([event.model_dump() async for event in parsed]))
+
+
+def _hear(status: int, headers: Mapping[str, str]) -> Heard:
+    return Heard(status, headers.get(ARM_HEADER, ""), "", headers.get(WORKLOAD_HEADER, ""))
 
 
 def read_body(dialect: str, body: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -21,6 +21,10 @@ Found = TypeVar("Found")
 ALL = ("routing", "exceptions", "clauses", "invoices")
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1800.0
+STEP_AUDITS = 100  # that a rollout's step takes
+AT_FULL = 10.0  # calls of a burst that go to a student which needs no more audits
+SPARE = 1.1  # a few calls are odd, or get no audit
+LEAST_COVERAGE = 0.25
 
 
 class StoryBroke(Exception):
@@ -34,7 +38,7 @@ class Scale:
     learnt: tuple[str, ...] = ("routing",)
     teaching: int = 840  # calls of each learnt workload
     beside: int = 260  # calls of each other one: seen, judged, and told how many more are needed
-    burst: int = 125  # calls between two looks at a rollout
+    burst: int = 125  # calls between two looks at the rollouts, at most
     measured: int = 240
     concurrency: int = 12
 
@@ -139,16 +143,17 @@ async def roll_out(
 ) -> None:
     """Live traffic while the rollout goes shadow → canary → ramp → full on its own audits."""
     screen.step("Live traffic; the rollout takes a step for every 100 new audits")
-    seed, states = 2, dict[str, str]()
+    seed, states, ids = 2, dict[str, str](), dict[str, str]()
     deadline = time.monotonic() + PATIENCE_SECONDS * len(workloads)
     while time.monotonic() < deadline:
         rollouts = [await customer.read(f"rollouts/{row['id']}") for row in await customer.read_all("rollouts")]
         _say_rollouts(rollouts, workloads, states, screen)
         if all(row["state"] == "full" for row in rollouts):
             return
-        await send(
-            _plan(customer, house, scale, scale.learnt, scale.burst, seed), on_call=_counter(scale.burst, screen)
-        )
+        weights = _weigh(rollouts, ids)
+        calls = min(scale.burst, round(sum(weights.values()))) if weights else scale.burst
+        plan = replace(_plan(customer, house, scale, scale.learnt, calls, seed), weights=weights)
+        await send(plan, on_call=_counter(calls, ids, screen))
         seed = 2 + (seed - 1) % 12
         await _digest(customer, screen)
     raise StoryBroke("the rollout did not reach full share in time")
@@ -320,11 +325,31 @@ def _say_rollouts(
         )
 
 
-def _counter(total: int, screen: Screen) -> Callable[[Outcome], None]:
-    """Shows how far a batch of calls is, and who answers it."""
+def _weigh(rollouts: list[dict[str, Any]], ids: dict[str, str]) -> dict[str, float]:
+    """How many calls each workload needs for its rollout's next step; one that is at full still has some.
+
+    Empty until the answers have said which workload is which.
+    """
+    wanted = {row["workload_id"]: _calls_to_step(row) for row in rollouts}
+    named = {name: wanted[workload_id] for name, workload_id in ids.items() if workload_id in wanted}
+    return named if len(named) == len(wanted) else {}
+
+
+def _calls_to_step(rollout: dict[str, Any]) -> float:
+    if rollout["state"] == "full":
+        return AT_FULL
+    audits = rollout["audits"]
+    missing = max(STEP_AUDITS - audits["step_accepted"], 1)
+    return float(SPARE * missing / max(audits["coverage"], LEAST_COVERAGE)) + AT_FULL
+
+
+def _counter(total: int, ids: dict[str, str], screen: Screen) -> Callable[[Outcome], None]:
+    """Shows how far a batch of calls is and who answers it, and learns each workload's id."""
     arms = Counter[str]()
 
     def heard(outcome: Outcome) -> None:
+        if outcome.workload_id:
+            ids[outcome.workload] = outcome.workload_id
         arms[outcome.arm or outcome.error or "none"] += 1
         screen.show(f"{dict(arms)}", done=sum(arms.values()) / total)
 
@@ -339,7 +364,9 @@ async def _digest(customer: Customer, screen: Screen) -> None:
         audits = [row["audits"] for row in rollouts]
         still = 0 if sum(one["waiting"] for one in audits) else still + 1
         done = min(one["step_accepted"] for one in audits)
-        screen.show(f"{done} audits at this step, {sum(one['waiting'] for one in audits)} at work", done=done / 100)
+        screen.show(
+            f"{done} audits at this step, {sum(one['waiting'] for one in audits)} at work", done=done / STEP_AUDITS
+        )
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
@@ -30,7 +30,9 @@ OnCall = Callable[["Outcome"], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send where. `rate` is a ceiling in calls a second, None for as fast as `concurrency` allows."""
+    """What to send where. `rate` is a ceiling in calls a second, None for as fast as `concurrency` allows; `weights`
+    say how often each workload is drawn, in relation to the others, evenly if there are none.
+    """
 
     base_url: str
     key: str = field(repr=False)
@@ -38,6 +40,7 @@ class Plan:
     concurrency: int = 16
     seed: int = 0
     workloads: tuple[str, ...] = tuple(WORKLOADS)
+    weights: Mapping[str, float] = field(default_factory=dict)
     odd_share: float = 0.02
     stream_share: float = 0.1
     sdk_share: float = 0.1
@@ -69,6 +72,7 @@ class Outcome:
     stream: bool
     sdk: bool
     error: str  # a short kind, "" for none
+    workload_id: str = ""  # from x-understudy-workload
 
 
 @dataclass(slots=True)
@@ -121,8 +125,9 @@ def plan_errands(plan: Plan) -> Iterator[Errand]:
     """The calls of a plan, always the same for the same plan. Raises UnableToPartition for a seed beyond the last."""
     rng = Random(f"errands/{plan.seed}")
     streams = [(WORKLOADS[name], draw_samples(WORKLOADS[name], seed=plan.seed)) for name in plan.workloads]
+    weights = [plan.weights.get(name, 0.0 if plan.weights else 1.0) for name in plan.workloads]
     for _ in range(plan.calls):
-        workload, samples = rng.choice(streams)
+        ((workload, samples),) = rng.choices(streams, weights)
         odd = rng.random() < plan.odd_share
         sample = draw_odd(workload, rng) if odd else next(samples)
         yield Errand(workload, sample, odd, stream=rng.random() < plan.stream_share, sdk=rng.random() < plan.sdk_share)
@@ -186,6 +191,7 @@ async def _run_errand(errand: Errand, caller: PlainCaller | SdkCaller) -> Outcom
         stream=errand.stream,
         sdk=errand.sdk,
         error=error,
+        workload_id=heard.workload,
     )
 
 

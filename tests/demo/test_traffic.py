@@ -1,6 +1,7 @@
 """Drives the stand-in teacher with the demo's traffic, as the demo drives the gateway."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -56,3 +57,10 @@ def test_a_plan_always_makes_the_same_calls_and_another_seed_makes_others(plan):
     assert calls == [(errand.workload.name, errand.sample.query) for errand in plan_errands(plan)]
     others = {errand.sample.query for errand in plan_errands(replace(plan, seed=2))}
     assert not others & {query for _, query in calls}
+
+
+def test_weights_say_how_often_a_workload_is_drawn_and_none_of_its_is_never(plan):
+    weighted = replace(plan, calls=400, weights={"routing": 3.0, "clauses": 1.0})
+    drawn = Counter(errand.workload.name for errand in plan_errands(weighted))
+    assert set(drawn) == {"routing", "clauses"}
+    assert drawn["routing"] > 2 * drawn["clauses"]
