@@ -1,66 +1,84 @@
-"""Multiplies by a LoRA's two matrices once for all of its tokens, for an engine without a GPU.
+"""Applies the LoRAs of a batch group by group, for an engine without a GPU.
 
-Same meaning and arguments as vLLM's own `bgmv_*` for the CPU (vllm/lora/ops/torch_ops/lora_ops.py), which copy both
-matrices for every single token of a batch. A token of index -1 has no adapter: it gets nothing. Nor does one whose
-adapter leaves this layer alone, for which the engine keeps zeros: to look for them is quicker than to multiply by them.
+Same meaning as vLLM's own for the CPU (vllm/lora/punica_wrapper/punica_cpu.py), which finds out anew in each of some
+two hundred multiplications of a step which token has which adapter, and multiplies by the zeros that it keeps where an
+adapter leaves a layer alone. Here the tokens are grouped once a step, and what is left alone is remembered.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-FEW = 64  # tokens; below it, copying a matrix for each is quicker than going from adapter to adapter
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The tokens of a step that have the adapter in one of the engine's slots; `rows` is None where all have it."""
+
+    slot: int
+    rows: Tensor | None
 
 
-def shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, scaling: float = 1.0) -> None:
-    """output[t, :r] = scaling · A[indices[t]] · inputs[t].
-
-    Args: inputs [T, h]; weights [adapters, 1, r, h] or [adapters, r, h]; output [T, >= r]; indices [T] int64.
-    """
-    product, into = _multiply(inputs, weights, indices, output.dtype), output[: len(indices), : weights.shape[-2]]
-    into[:] = 0 if product is None else scaling * product
-
-
-def expand(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, add_inputs: bool = True) -> None:
-    """output[t, :n] (+)= B[indices[t]] · inputs[t], n the smaller width of B and output, which may be padded apart.
-
-    Args: inputs [T, r]; weights [adapters, 1, o, r] or [adapters, o, r]; output [T, n or more]; indices [T] int64.
-    """
-    expand_slice(inputs, weights, output, indices, 0, min(weights.shape[-2], output.shape[-1]), add_inputs)
-
-
-def expand_slice(
-    inputs: Tensor,
-    weights: Tensor,
-    output: Tensor,
-    indices: Tensor,
-    slice_offset: int,
-    slice_size: int,
-    add_inputs: bool = True,
-) -> None:
-    """`expand` into the columns from `slice_offset` on."""
-    into = output[: len(indices), slice_offset : slice_offset + slice_size]
-    if not add_inputs:
-        into[:] = 0
-    if (product := _multiply(inputs, weights, indices, output.dtype)) is not None:
-        into += product[:, :slice_size]
-
-
-def _multiply(inputs: Tensor, weights: Tensor, indices: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Each token's product [T, rows of a matrix]; None where no adapter of the batch changes this layer."""
-    matrices, inputs = weights.reshape(weights.shape[0], *weights.shape[-2:]), inputs[: len(indices)].to(dtype)
-    present = torch.unique(indices).tolist()  # sorted: -1 is the first
-    if len(present) > 1 and len(indices) <= FEW:
-        product = torch.einsum("bi,boi->bo", inputs, matrices[indices.clamp(min=0)].to(dtype))
-        if present[0] < 0:
-            product[indices < 0] = 0
-        return product
-    changing = [adapter for adapter in present if adapter >= 0 and matrices[adapter].any()]
-    if not changing:
-        return None
+def group_tokens(slots: Sequence[int]) -> list[Group]:
+    """Group a step's tokens, given the slot of each token's adapter; -1 has none and is in no group."""
+    present = sorted(set(slots))
     if len(present) == 1:
-        return inputs @ matrices[present[0]].to(dtype).T
-    product = inputs.new_zeros(len(indices), matrices.shape[1])
-    for adapter in changing:
-        rows = torch.nonzero(indices == adapter)[:, 0]
-        product[rows] = inputs[rows] @ matrices[adapter].to(dtype).T
-    return product
+        return [Group(present[0], None)] if present[0] >= 0 else []
+    by_slot: dict[int, list[int]] = {slot: [] for slot in present if slot >= 0}
+    for row, slot in enumerate(slots):
+        if slot >= 0:
+            by_slot[slot].append(row)
+    return [Group(slot, torch.tensor(rows)) for slot, rows in by_slot.items()]
+
+
+class GroupedLora:
+    """What one step's layers share: the groups of its tokens, and which adapter changes which layer."""
+
+    def __init__(self) -> None:
+        self._groups: list[Group] = []
+        self._layout: tuple[int | None, ...] = ()
+        self._changes: dict[tuple[int, int], bool] = {}
+
+    def begin(self, slots: Sequence[int], *, layout: Sequence[int | None]) -> None:
+        """Begin a step: the slot of each token's adapter, and the id of the adapter in each slot."""
+        self._groups = group_tokens(slots)
+        if self._layout != tuple(layout):  # other weights lie in some slot
+            self._layout = tuple(layout)
+            self._changes.clear()
+
+    def add(
+        self,
+        output: Tensor,
+        inputs: Tensor,
+        downs: Sequence[Tensor],
+        ups: Sequence[Tensor],
+        widths: Sequence[int],
+        scale: float,
+    ) -> None:
+        """output[t, columns of part p] += scale · ups[p][slot of t] · downs[p][slot of t] · inputs[t], in place.
+
+        Args: output [T, sum of widths or more]; inputs [T, h]; of each part (query, key and value are three of one
+        layer) downs [slots, 1, r, h], ups [slots, 1, width or more, r] and its width.
+        """
+        start = 0
+        for down, up, width in zip(downs, ups, widths, strict=True):
+            for group in self._groups:
+                if self._is_changed(down, up, group.slot):
+                    columns = output[:, start : start + width]
+                    _add_product(columns, inputs, down[group.slot, 0], up[group.slot, 0, :width], scale, group.rows)
+            start += width
+
+    def _is_changed(self, down: Tensor, up: Tensor, slot: int) -> bool:
+        """Whether the adapter in a slot changes a layer: the engine keeps zeros for those that it leaves alone."""
+        key = (up.data_ptr(), slot)
+        if key not in self._changes:
+            self._changes[key] = bool(down[slot].any() and up[slot].any())
+        return self._changes[key]
+
+
+def _add_product(columns: Tensor, inputs: Tensor, down: Tensor, up: Tensor, scale: float, rows: Tensor | None) -> None:
+    if rows is None:
+        columns.addmm_(inputs @ down.T, up.T, alpha=scale)
+    else:
+        columns.index_add_(0, rows, inputs[rows] @ down.T @ up.T, alpha=scale)

@@ -3,70 +3,76 @@
 import pytest
 import torch
 
-from serving.engine.lora import expand, expand_slice, shrink
+from serving.engine.lora import GroupedLora
 
-HIDDEN, RANK, OUT, ADAPTERS = 12, 3, 10, 4
-MIXES = ([2] * 90, [0, 0, 1, -1, 3, 1, 0, -1, 2], [0, 0, 1, -1, 3, 1, 0, -1, 2] * 10, [-1] * 9)  # few and many tokens
+HIDDEN, RANK, SLOTS = 12, 3, 4
+WIDTHS = (6, 4)  # a layer of two parts, as a feed-forward layer's gate and up are
+MIXES = ([2] * 90, [0, 0, 1, -1, 3, 1, 0, -1, 2], [0, 0, 1, -1, 3, 1, 0, -1, 2] * 10, [-1] * 9, [])
+LAYOUT = (11, 12, 13, 14)
 
 
 def rand(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float32)
 
 
-@pytest.fixture(params=MIXES)
-def indices(request):
-    return torch.tensor(request.param)
+@pytest.fixture
+def matrices():
+    return [rand(SLOTS, 1, RANK, HIDDEN) + n for n in range(2)], [rand(SLOTS, 1, width, RANK) for width in WIDTHS]
 
 
-@pytest.mark.parametrize("shape", [(ADAPTERS, 1, RANK, HIDDEN), (ADAPTERS, RANK, HIDDEN)])
-def test_each_token_is_shrunk_by_its_own_adapter(indices, shape):
-    weights, inputs, output = rand(*shape), rand(len(indices), HIDDEN), torch.full((len(indices), RANK + 2), 7.0)
-    shrink(inputs, weights, output, indices, 0.5)
-    for token, adapter in enumerate(indices.tolist()):
-        alone = 0.5 * weights.reshape(ADAPTERS, RANK, HIDDEN)[adapter] @ inputs[token] if adapter >= 0 else 0
-        torch.testing.assert_close(output[token, :RANK], torch.zeros(RANK) + alone)
-    assert (output[:, RANK:] == 7).all()
+def add(lora, slots, matrices, *, layout=LAYOUT, spare=0):
+    """One layer of one step; gives its inputs and its output, which was 7 everywhere."""
+    inputs, output = rand(len(slots), HIDDEN), torch.full((len(slots), sum(WIDTHS) + spare), 7.0)
+    lora.begin(slots, layout=layout)
+    lora.add(output, inputs, *matrices, WIDTHS, 0.5)
+    return inputs, output
 
 
-@pytest.mark.parametrize("add", [True, False])
-@pytest.mark.parametrize("width", [OUT, OUT + 3, OUT - 2])
-def test_each_token_is_expanded_by_its_own_adapter_into_what_fits(indices, width, add):
-    weights, inputs, output = (
-        rand(ADAPTERS, 1, OUT, RANK),
-        rand(len(indices), RANK),
-        torch.full((len(indices), width), 7.0),
-    )
-    expand(inputs, weights, output, indices, add)
-    fits = min(width, OUT)
-    for token, adapter in enumerate(indices.tolist()):
-        alone = (weights[adapter, 0] @ inputs[token])[:fits] if adapter >= 0 else torch.zeros(fits)
-        torch.testing.assert_close(output[token, :fits], alone + (7 if add else 0))
-    assert (output[:, fits:] == 7).all()
+def alone(slot, token, downs, ups):
+    """What one token gets on top, part after part."""
+    if slot < 0:
+        return torch.zeros(sum(WIDTHS))
+    return torch.cat([0.5 * up[slot, 0] @ (down[slot, 0] @ token) for down, up in zip(downs, ups, strict=True)])
 
 
-@pytest.mark.parametrize("add", [True, False])
-def test_a_slice_leaves_the_other_columns_alone(indices, add):
-    weights, inputs, output = (
-        rand(ADAPTERS, OUT, RANK),
-        rand(len(indices), RANK),
-        torch.full((len(indices), OUT + 8), 7.0),
-    )
-    expand_slice(inputs, weights, output, indices, 4, OUT, add)
-    for token, adapter in enumerate(indices.tolist()):
-        alone = weights[adapter] @ inputs[token] if adapter >= 0 else torch.zeros(OUT)
-        torch.testing.assert_close(output[token, 4 : 4 + OUT], alone + (7 if add else 0))
-    assert (output[:, :4] == 7).all() and (output[:, 4 + OUT :] == 7).all()
+@pytest.mark.parametrize("slots", MIXES)
+def test_each_token_gets_what_its_own_adapter_adds_and_columns_beyond_stay(matrices, slots):
+    inputs, output = add(GroupedLora(), slots, matrices, spare=3)
+    for row, slot in enumerate(slots):
+        torch.testing.assert_close(output[row, : sum(WIDTHS)], 7 + alone(slot, inputs[row], *matrices))
+    assert (output[:, sum(WIDTHS) :] == 7).all()
 
 
-@pytest.mark.parametrize("add", [True, False])
-def test_a_layer_that_an_adapter_leaves_alone_stays_as_it_is(add):
+@pytest.mark.parametrize("left_alone", ["down", "up"])
+def test_a_layer_that_an_adapter_leaves_alone_stays_as_it_is(matrices, left_alone):
     """The engine keeps zeros for it, in one of the two matrices or in both."""
-    indices, output = torch.tensor([1, 0, 1]), torch.full((3, OUT), 7.0)
-    weights, inputs = rand(ADAPTERS, 1, OUT, RANK), rand(3, RANK)
-    weights[1] = 0
-    expand(inputs, weights, output, indices, add)
-    assert (output[[0, 2]] == (7 if add else 0)).all()
-    torch.testing.assert_close(output[1], weights[0, 0] @ inputs[1] + (7 if add else 0))
-    between = torch.full((3, RANK), 7.0)
-    shrink(rand(3, HIDDEN), torch.zeros(ADAPTERS, 1, RANK, HIDDEN), between, indices)
-    assert (between == 0).all()
+    for part in matrices[left_alone == "up"]:
+        part[1] = 0
+    inputs, output = add(GroupedLora(), [1, 0, 1], matrices)
+    assert (output[[0, 2]] == 7).all()
+    torch.testing.assert_close(output[1], 7 + alone(0, inputs[1], *matrices))
+
+
+def test_another_adapter_in_a_slot_is_looked_at_anew(matrices):
+    """What was left alone by the adapter that lay there before may be changed by this one."""
+    lora, kept = GroupedLora(), [part[1].clone() for part in matrices[1]]
+    for part in matrices[1]:
+        part[1] = 0
+    add(lora, [1], matrices)
+    for part, was in zip(matrices[1], kept, strict=True):
+        part[1] = was
+    inputs, output = add(lora, [1], matrices, layout=(11, 99, 13, 14))
+    torch.testing.assert_close(output[0], 7 + alone(1, inputs[0], *matrices))
+
+
+def test_layers_of_one_step_are_told_apart(matrices):
+    """One that is left alone does not make another be."""
+    lora = GroupedLora()
+    lora.begin([1], layout=LAYOUT)
+    downs, ups = matrices
+    zeros, output = [torch.zeros_like(up) for up in ups], torch.full((1, sum(WIDTHS)), 7.0)
+    inputs = rand(1, HIDDEN)
+    lora.add(output, inputs, downs, zeros, WIDTHS, 0.5)
+    assert (output == 7).all()
+    lora.add(output, inputs, downs, ups, WIDTHS, 0.5)
+    torch.testing.assert_close(output[0], 7 + alone(1, inputs[0], downs, ups))
