@@ -13,6 +13,7 @@ from uuid import UUID
 
 import msgspec
 from django.db import connection
+from django.db.models import QuerySet
 
 from ingestion.core.calls import CallRecord
 from ingestion.models import Call, ErasedSubject, Erasure, Example, ParkedRecord, Payload
@@ -93,15 +94,21 @@ def is_erased(hmacs: Collection[str]) -> set[str]:
     return set(found.values_list("subject_hmac", flat=True))
 
 
+def calls_to_erase() -> QuerySet[Call, UUID]:
+    """The ids of the calls whose person is to be forgotten and whose turn has not come yet: nothing is made of them."""
+    tombstones = ErasedSubject.objects.values("subject_hmac")
+    return Call.objects.filter(subject_hmac__in=tombstones).values_list("id", flat=True)
+
+
 def held_calls(call_ids: Collection[UUID]) -> set[UUID]:
-    """Which of these calls still have their bodies. Ask in the transaction that writes what was read from them in an
-    earlier one, or an erasure in between would be undone.
+    """Which of these calls still have their bodies, and may keep them. Ask in the transaction that writes what was read
+    from them in an earlier one, or an erasure in between would be undone.
     """
     await_erasures()
     wanted = list(call_ids)
     held: set[UUID] = set()
     for start in range(0, len(wanted), 1000):
-        found = Payload.objects.filter(call_id__in=wanted[start : start + 1000])
+        found = Payload.objects.filter(call_id__in=wanted[start : start + 1000]).exclude(call_id__in=calls_to_erase())
         held.update(found.values_list("call_id", flat=True))
     return held
 
@@ -131,7 +138,7 @@ def _carry_out(erasure: Erasure, clock: Clock) -> Erasure:
 
 def _remove_batch(erasure: Erasure) -> int:
     """Forget the person in some calls, and count it on the erasure; gives how many calls those were."""
-    theirs = Call.objects.filter(subject_hmac=erasure.subject_hmac).order_by("id")
+    theirs = Call.objects.filter(subject_hmac=erasure.subject_hmac)
     call_ids = list(theirs.values_list("id", flat=True)[:BATCH])
     examples = Example.objects.filter(call_id__in=call_ids)
     learnt = examples.order_by("dataset_id").values_list("dataset_id", flat=True).distinct()

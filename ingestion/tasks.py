@@ -68,7 +68,7 @@ def erasures_due(**_: Any) -> None:
 
 @shared_task(ignore_result=True)
 def erase(*, tenant_id: str, **_: Any) -> None:
-    """Forget whom one tenant was asked to forget; one that is killed is taken up again at the next look."""
+    """Forget whom one tenant was asked to forget; one that is killed is taken up again soon."""
     with alone_at("erase", UUID(tenant_id), seconds=LONGEST) as mine:
         if mine:
             carry_out_erasures(UUID(tenant_id), clock=_now)

@@ -25,11 +25,11 @@ from django.db import IntegrityError
 from ingestion.core.calls import Kind
 from ingestion.core.split import Split
 from ingestion.curate import LONGEST_ANSWER, LONGEST_QUERY, open_example
-from ingestion.erase import await_erasures
+from ingestion.erase import await_erasures, calls_to_erase
 from ingestion.models import Dataset, Example
 from tenants.core.clock import Clock
 from tenants.events import record_event
-from tenants.models import Tenant, tenant_ids
+from tenants.models import tenant_ids
 from tenants.provision import data_key_in_force
 from tenants.scope import acting_for
 from training.artifacts import UnableToStore, drop_artifact, put_artifact
@@ -282,7 +282,8 @@ def _export(dataset: Dataset, path: Path) -> None:
     with acting_for(dataset.tenant_id):
         await_erasures()  # one that follows finds a run that had begun before it; so nothing but reading is done here
         data_key = data_key_in_force()
-        examples = list(Example.objects.filter(dataset=dataset, split__in=splits).order_by("at", "id"))
+        wanted = Example.objects.filter(dataset=dataset, split__in=splits).exclude(call_id__in=calls_to_erase())
+        examples = list(wanted.order_by("at", "id"))
     with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as out:
         for example in examples:
             query, answer = open_example(example, data_key)
@@ -323,8 +324,8 @@ def _close_stopped(attempt: Attempt) -> None:
     with acting_for(attempt.run.tenant_id):
         if TrainingRun.objects.filter(id=attempt.run.id, cancel_requested=True).exists():
             attempt.finish(TrainingRun.Status.CANCELLED)
-        elif Tenant.objects.get().is_suspended:
-            attempt.put_back()
+        else:
+            attempt.put_back()  # nothing happens to what is another's
 
 
 def _note_failure(attempt: Attempt, error: UnableToTrain) -> None:

@@ -43,15 +43,15 @@ def remove_leftovers(*, now: datetime) -> int:
 def drop_strays(tenant_id: UUID) -> list[str]:
     """Drop what a tenant's lost attempts have put into the store; gives the keys. Safe at any time, and to run twice.
 
-    No erasure would find them: they know what their rows held, and no adapter has their name. Keys are listed before
-    rows are asked for: one that is listed belongs to a run that was open by then, and an adapter comes with its end.
+    No erasure would find them: they know what their rows held, and no adapter has their name. Keys are listed first,
+    then open runs are asked for, then adapters: a run that has ended in between has left its adapter by then.
     Raises UnableToStore.
     """
     keys = stored_artifacts(tenant_id)
     with acting_for(tenant_id):
-        kept = set(Adapter.objects.filter(artifact_key__in=keys).values_list("artifact_key", flat=True))
         open_runs = TrainingRun.objects.filter(status__in=TrainingRun.OPEN).select_related("dataset")
         at_work = tuple(f"{artifact_prefix(run)}-" for run in open_runs)
+        kept = set(Adapter.objects.filter(artifact_key__in=keys).values_list("artifact_key", flat=True))
     strays = [key for key in keys if key not in kept and not key.startswith(at_work)]
     for key in strays:
         drop_artifact(key=key)

@@ -41,7 +41,10 @@ class GroupedLora:
         self._changes: dict[tuple[int, int], bool] = {}
 
     def begin(self, slots: Sequence[int], *, layout: Sequence[int | None]) -> None:
-        """Begin a step: the slot of each token's adapter, and the id of the adapter in each slot."""
+        """Begin a step: the slot of each token's adapter, and the id of the adapter in each slot.
+
+        An id stands for the same weights for good: adapters are never loaded again in place.
+        """
         self._groups = group_tokens(slots)
         if self._layout != tuple(layout):  # other weights lie in some slot
             self._layout = tuple(layout)

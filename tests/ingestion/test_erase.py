@@ -11,7 +11,9 @@ from django.db import connection
 from ingestion.core.calls import CallRecord, body_context
 from ingestion.erase import (
     UnableToErase,
+    _carry_out,
     await_erasures,
+    calls_to_erase,
     carry_out_erasures,
     erasures_open,
     hash_subject,
@@ -205,7 +207,7 @@ def test_two_workers_at_one_erasure_count_it_once(company, now):
         stale = Erasure.objects.get()
     carry_out_erasures(company.id, clock=lambda: now)
     assert stale.finished_at is None
-    assert carry_out_erasures(company.id, clock=lambda: now) == []
+    assert _carry_out(stale, lambda: now).calls == 1
     with acting_for(company.id):
         assert Erasure.objects.get().calls == 1
         assert Event.objects.filter(kind="subject.erased").count() == 1
@@ -338,6 +340,18 @@ def test_calls_whose_bodies_are_gone_are_told_apart(company, now):
     erase(company, ANNA, now=now)
     with acting_for(company.id):
         assert held_calls([*anna, *boris]) == set(boris)
+
+
+def test_nothing_is_made_of_calls_that_wait_for_their_erasure(company, rival, now):
+    anna = store(record(company, ANNA, now=now), now=now)
+    boris = store(record(company, BORIS, now=now), now=now)
+    theirs = store(record(rival, ANNA, now=now), now=now)
+    ask(company, ANNA, now=now)
+    with acting_for(company.id):
+        assert held_calls([*anna, *boris]) == set(boris)
+        assert list(calls_to_erase()) == anna
+    with acting_for(rival.id):
+        assert held_calls(theirs) == set(theirs)
 
 
 def test_no_subject_is_not_everybody(company, now):
