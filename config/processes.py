@@ -84,10 +84,6 @@ def encoder(ports: Ports, *, model: str, cache: Path) -> Program:
     return Program("encoder", argv, f"http://127.0.0.1:{ports.encoder}/readyz", environ, seconds=120)
 
 
-# What a trainer may train: for others, such as the vocabulary's two ends, the engine need not keep room and look.
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
 def vllm(ports: Ports, *, base_model: str, served_name: str, rank: int) -> Program:
     """The shared multi-LoRA engine, on loopback: its own key check leaves routes open."""
     argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", base_model]
@@ -95,7 +91,6 @@ def vllm(ports: Ports, *, base_model: str, served_name: str, rank: int) -> Progr
     argv += ["--enable-lora", "--max-loras", "4", "--max-cpu-loras", "16", "--max-lora-rank", str(rank)]
     argv += ["--max-model-len", "1024", "--dtype", quickest_dtype(), "--enforce-eager", "--max-num-seqs", "16"]
     argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests"]
-    argv += ["--lora-target-modules", *LORA_TARGETS]
     argv += ["--worker-extension-cls", "serving.engine.worker.GroupedLoraWorker"]  # its own kernels are for GPUs
     environ = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",

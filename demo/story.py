@@ -16,12 +16,12 @@ from demo.house import House
 from demo.screen import Screen
 from demo.traffic import Outcome, Plan, send
 from serving.core.certify import clopper_pearson_interval
+from serving.core.ramp import AUDITS_PER_STEP
 
 Found = TypeVar("Found")
 ALL = ("routing", "exceptions", "clauses", "invoices")
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1800.0
-STEP_AUDITS = 100  # that a rollout's step takes
 AT_FULL = 10.0  # calls of a burst that go to a student which needs no more audits
 SPARE = 1.1  # a few calls are odd, or get no audit
 LEAST_COVERAGE = 0.25
@@ -339,7 +339,7 @@ def _calls_to_step(rollout: dict[str, Any]) -> float:
     if rollout["state"] == "full":
         return AT_FULL
     audits = rollout["audits"]
-    missing = max(STEP_AUDITS - audits["step_accepted"], 1)
+    missing = max(AUDITS_PER_STEP - audits["step_accepted"], 1)
     return float(SPARE * missing / max(audits["coverage"], LEAST_COVERAGE)) + AT_FULL
 
 
@@ -365,7 +365,7 @@ async def _digest(customer: Customer, screen: Screen) -> None:
         still = 0 if sum(one["waiting"] for one in audits) else still + 1
         done = min(one["step_accepted"] for one in audits)
         screen.show(
-            f"{done} audits at this step, {sum(one['waiting'] for one in audits)} at work", done=done / STEP_AUDITS
+            f"{done} audits at this step, {sum(one['waiting'] for one in audits)} at work", done=done / AUDITS_PER_STEP
         )
         await asyncio.sleep(LOOK_SECONDS)
 

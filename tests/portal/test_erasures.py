@@ -37,7 +37,8 @@ def test_a_person_is_forgotten_by_a_form_and_the_page_says_how_far_it_is_and_nev
 
 @pytest.mark.parametrize("subject", ["", "x" * 10_001, "a\x00b"])
 def test_a_person_who_cannot_be_is_refused_with_a_word(owner, company, subject):
-    assert owner.submit(f"{PAGE}/new", {"subject": subject}, on=PAGE).status_code == 400
+    answer = owner.submit(f"{PAGE}/new", {"subject": subject}, on=PAGE)
+    assert answer.status_code == 400 and 'class="error"' in answer.content.decode()
     assert erasures(company) == []
 
 
