@@ -38,16 +38,18 @@ class GroupedLora:
     def __init__(self) -> None:
         self._groups: list[Group] = []
         self._layout: tuple[int | None, ...] = ()
+        self._told: Sequence[int | None] = ()
         self._changes: dict[tuple[int, int], bool] = {}
 
     def begin(self, slots: Sequence[int], *, layout: Sequence[int | None]) -> None:
         """Begin a step: the slot of each token's adapter, and the id of the adapter in each slot.
 
-        An id stands for the same weights for good: adapters are never loaded again in place.
+        An id stands for the same weights as long as `layout` is the same list (adapters are never loaded again in
+        place): vLLM warms up with zeros under the first ids and gives those out anew, in a new list.
         """
         self._groups = group_tokens(slots)
-        if self._layout != tuple(layout):  # other weights lie in some slot
-            self._layout = tuple(layout)
+        if self._told is not layout or self._layout != tuple(layout):  # other weights lie in some slot
+            self._told, self._layout = layout, tuple(layout)
             self._changes.clear()
 
     def add(

@@ -65,6 +65,17 @@ def test_another_adapter_in_a_slot_is_looked_at_anew(matrices):
     torch.testing.assert_close(output[0], 7 + alone(1, inputs[0], *matrices))
 
 
+def test_ids_given_out_anew_are_looked_at_anew(matrices):
+    """An engine warms up with adapters of zeros under the ids that its first real ones get."""
+    lora, downs = GroupedLora(), matrices[0]
+    slots = [torch.zeros_like(up) for up in matrices[1]]
+    add(lora, [1], (downs, slots), layout=list(LAYOUT))
+    for slot, up in zip(slots, matrices[1], strict=True):
+        slot.copy_(up)
+    inputs, output = add(lora, [1], (downs, slots), layout=list(LAYOUT))
+    torch.testing.assert_close(output[0], 7 + alone(1, inputs[0], *matrices))
+
+
 def test_layers_of_one_step_are_told_apart(matrices):
     """One that is left alone does not make another be."""
     lora = GroupedLora()
