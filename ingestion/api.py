@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from ingestion.core.calls import Arm
-from ingestion.erase import LONGEST_SUBJECT, request_erasure
+from ingestion.erase import LONGEST_SUBJECT, UnableToErase, request_erasure
 from ingestion.models import Call, Dataset, Erasure, Workload
 from ingestion.promises import UnableToPromise, state_promise
 from tenants.api import EventPages, NewestFirst, TenantView, utc_now
@@ -284,5 +284,8 @@ class ErasureList(TenantView, ListAPIView[Erasure]):
         """Nothing of theirs is written from now on; what there is goes within minutes."""
         asked = SubjectSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        erasure = request_erasure(asked.validated_data["subject"], actor=self.caller.actor, clock=utc_now)
+        try:
+            erasure = request_erasure(asked.validated_data["subject"], actor=self.caller.actor, clock=utc_now)
+        except UnableToErase as error:
+            raise serializers.ValidationError({"subject": [str(error)]}) from error
         return Response(ErasureSerializer(erasure).data, status=status.HTTP_202_ACCEPTED)

@@ -12,7 +12,7 @@ from hashlib import sha256
 from uuid import UUID
 
 import msgspec
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.db.models import QuerySet
 
 from ingestion.core.calls import CallRecord
@@ -25,11 +25,12 @@ from tenants.scope import acting_for, tenant_in_force
 
 LOCK_CLASS = 0x7573  # our advisory locks' first half; the second is the tenant's
 LONGEST_SUBJECT = 10_000  # characters that a person's name may have in a request to forget them
+MOST_OPEN = 10_000  # requests of one tenant that may wait to be carried out
 BATCH = 1000  # calls of which one transaction forgets the person: so long does the tenant's feed wait at most
 
 
 class UnableToErase(ValueError):
-    """No subject was named."""
+    """No subject was named, or too many are waiting to be forgotten."""
 
 
 def request_erasure(subject: str, *, actor: str, clock: Clock) -> Erasure:
@@ -43,6 +44,8 @@ def request_erasure(subject: str, *, actor: str, clock: Clock) -> Erasure:
     digest = hash_subject(purpose_key(data_key_in_force(), "subjects"), subject)
     with acting_for(tenant_in_force()):
         _lock("pg_advisory_xact_lock")  # waits for writers that looked for the tombstone before it was there
+        if Erasure.objects.filter(finished_at=None).count() >= MOST_OPEN:
+            raise UnableToErase(f"{MOST_OPEN:,} people are waiting to be forgotten; ask again in some minutes")
         now = clock()
         _, is_new = ErasedSubject.objects.get_or_create(
             subject_hmac=digest, defaults={"tenant_id": tenant_in_force(), "erased_at": now}
@@ -59,10 +62,19 @@ def carry_out_erasures(tenant_id: UUID, *, clock: Clock) -> list[Erasure]:
     """Carry out what a tenant was asked to forget, a thousand calls a transaction; gives the finished ones.
 
     Safe to run twice at once and to be killed: each transaction says how far it came, and another look goes on there.
+    One that fails does not keep those behind it waiting; the last failure is raised at the end.
     """
     with acting_for(tenant_id):
         wanted = list(Erasure.objects.filter(finished_at=None).order_by("requested_at", "id"))
-    return [_carry_out(erasure, clock) for erasure in wanted]
+    failure: DatabaseError | None = None
+    for erasure in wanted:
+        try:
+            _carry_out(erasure, clock)
+        except DatabaseError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+    return wanted
 
 
 def reapply_erasures(tenant_id: UUID, *, clock: Clock) -> int:

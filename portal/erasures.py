@@ -4,7 +4,7 @@ from django.contrib import messages
 from django.http import HttpResponse
 from django.shortcuts import redirect
 
-from ingestion.erase import request_erasure
+from ingestion.erase import UnableToErase, request_erasure
 from ingestion.models import Erasure
 from portal.access import PortalRequest, action, page, show, utc_now
 from portal.forms import ErasureForm
@@ -24,7 +24,11 @@ def erase(request: PortalRequest) -> HttpResponse:
     form = ErasureForm(request.POST)
     if not form.is_valid():
         return _show_erasures(request, form=form, status=400)
-    request_erasure(form.cleaned_data["subject"], actor=request.member.actor, clock=utc_now)
+    try:
+        request_erasure(form.cleaned_data["subject"], actor=request.member.actor, clock=utc_now)
+    except UnableToErase as error:
+        form.add_error("subject", str(error))
+        return _show_erasures(request, form=form, status=400)
     messages.success(request, "Nothing of theirs is written from now on. What there is goes within minutes.")
     return redirect("portal:erasures")
 

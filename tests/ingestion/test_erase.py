@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 
+import ingestion.erase
 from ingestion.core.calls import CallRecord, body_context
 from ingestion.erase import (
     UnableToErase,
@@ -352,6 +353,30 @@ def test_nothing_is_made_of_calls_that_wait_for_their_erasure(company, rival, no
         assert list(calls_to_erase()) == anna
     with acting_for(rival.id):
         assert held_calls(theirs) == set(theirs)
+
+
+def test_one_that_fails_keeps_nobody_else_waiting_and_is_told(company, now):
+    store(record(company, ANNA, now=now), record(company, BORIS, now=now), now=now)
+    first, second = ask(company, ANNA, now=now), ask(company, BORIS, now=now)
+    with acting_for(company.id):  # more than its column can hold once it is counted
+        Erasure.objects.filter(id=first.id).update(payloads=2**31 - 1)
+    with pytest.raises(DatabaseError):
+        carry_out_erasures(company.id, clock=lambda: now)
+    with acting_for(company.id):
+        assert set(Erasure.objects.exclude(finished_at=None)) == {second}
+        assert Payload.objects.count() == 1
+
+
+def test_a_tenant_has_so_many_requests_waiting_and_no_more(company, rival, now, monkeypatch):
+    monkeypatch.setattr(ingestion.erase, "MOST_OPEN", 1)
+    ask(company, ANNA, now=now)
+    with pytest.raises(UnableToErase, match="ask again"):
+        ask(company, BORIS, now=now)
+    with acting_for(company.id):
+        assert ErasedSubject.objects.count() == Erasure.objects.count() == 1
+    ask(rival, BORIS, now=now)
+    carry_out_erasures(company.id, clock=lambda: now)
+    ask(company, BORIS, now=now)
 
 
 def test_no_subject_is_not_everybody(company, now):

@@ -3,6 +3,7 @@
 import pytest
 from django.test import Client
 
+import ingestion.erase
 from ingestion.erase import carry_out_erasures
 from ingestion.models import Erasure
 from tenants.models import Membership
@@ -39,6 +40,16 @@ def test_a_person_is_forgotten_by_a_form_and_the_page_says_how_far_it_is_and_nev
 def test_a_person_who_cannot_be_is_refused_with_a_word(owner, company, subject):
     answer = owner.submit(f"{PAGE}/new", {"subject": subject}, on=PAGE)
     assert answer.status_code == 400 and 'class="error"' in answer.content.decode()
+    assert erasures(company) == []
+
+
+def test_too_many_at_once_are_told_to_wait(owner, client, company, monkeypatch):
+    monkeypatch.setattr(ingestion.erase, "MOST_OPEN", 0)
+    answer = owner.submit(f"{PAGE}/new", {"subject": ANNA}, on=PAGE)
+    assert answer.status_code == 400 and "ask again in some minutes" in answer.content.decode()
+    client.force_login(company.user)
+    answer = client.post("/api/v1/erasures", {"subject": ANNA}, content_type="application/json")
+    assert answer.status_code == 400 and "ask again in some minutes" in answer.content.decode()
     assert erasures(company) == []
 
 
