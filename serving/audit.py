@@ -144,7 +144,7 @@ def _claim_marked(rollout: Rollout, now: datetime) -> list[Audit]:
         for call in calls.order_by("at")[:room]
     ]
     Audit.objects.bulk_create(wanted, ignore_conflicts=True)
-    return list(Audit.objects.filter(id__in=[one.id for one in wanted]))
+    return list(Audit.objects.filter(id__in=[one.id for one in wanted]).order_by("call_at"))
 
 
 def _new(rollout: Rollout, call: Call, kind: str, now: datetime) -> Audit:
