@@ -79,6 +79,8 @@ def start(*, state: Path, pace: dict[str, str], tell: Callable[[str], None]) -> 
     )
     try:
         _follow(house, tell)
+        if stand_in is not None and stand_in.poll() is not None:
+            raise UnableToStart(f"the stand-in teacher ended; its log: {state / 'teacher.log'}")
     except UnableToStart:
         house.stop()
         raise
@@ -107,10 +109,15 @@ def _teacher(port: int, state: Path) -> tuple[subprocess.Popen[bytes] | None, st
     if real and key:
         return None, real.rstrip("/").removesuffix("/v1"), key
     made_up = secrets.token_urlsafe(24)
-    log = (state / "teacher.log").open("wb")
-    command = [sys.executable, "-m", "demo.teacher", "--port", str(port), "--credential", made_up]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    return process, f"http://127.0.0.1:{port}", made_up
+    return start_stand_in(port=port, credential=made_up, log=state / "teacher.log"), f"http://127.0.0.1:{port}", made_up
+
+
+def start_stand_in(*, port: int, credential: str, log: Path) -> subprocess.Popen[bytes]:
+    """The stand-in teacher's process, which wants `credential` of its callers; it writes to `log`."""
+    # One argument, not two: one secret in sixty-four begins with a dash.
+    command = [sys.executable, "-m", "demo.teacher", "--port", str(port), f"--credential={credential}"]
+    with log.open("wb") as output:
+        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def _follow(house: House, tell: Callable[[str], None]) -> None:
