@@ -15,7 +15,7 @@ from billing.baselines import Baselines
 from billing.core.counterfactual import MONEY_STEP, price_counterfactual
 from billing.core.entries import Figures, Key
 from billing.models import LedgerEntry
-from ingestion.core.calls import Arm
+from ingestion.core.calls import Arm, Dialect
 from ingestion.core.rating import Rates
 from ingestion.models import Call
 from ingestion.prices import PriceBook
@@ -92,7 +92,7 @@ def _rates_of(row: Mapping[str, Any], book: PriceBook) -> Mapping[Rates | None, 
 
 
 def _rates_at(row: Mapping[str, Any], book: PriceBook, at: datetime) -> Rates | None:
-    return book.rates(provider=row["dialect"], model=row["asked_model"], at=at)
+    return book.rates(provider=Dialect(row["dialect"]).provider, model=row["asked_model"], at=at)
 
 
 def _audits(start: datetime, end: datetime) -> Iterator[Measured]:

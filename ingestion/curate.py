@@ -20,7 +20,7 @@ from django.db import IntegrityError
 
 from ingestion.core.agreement import answer_schema, canonical
 from ingestion.core.answer_schema import find_excess
-from ingestion.core.calls import Answer, Arm, Finish, Kind
+from ingestion.core.calls import Answer, Arm, Dialect, Finish, Kind
 from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.reading import is_storable
 from ingestion.core.redact import redact
@@ -146,7 +146,7 @@ def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Count
     left_out: Counter[str] = Counter()
     candidates: list[Candidate] = []
     with acting_for(tenant_id):
-        data_key, history = data_key_in_force(), stance_history(workload.dialect)
+        data_key, history = data_key_in_force(), stance_history(Dialect(workload.dialect).provider)
         answered = Call.objects.filter(workload_id=workload.id).exclude(arm=Arm.STUDENT).order_by("-at")
         ids = list(answered.values_list("id", flat=True)[: settings.MAX_PAIRS])
     for start in range(0, len(ids), CHUNK):
@@ -195,7 +195,7 @@ def _candidate_of(pair: Pair, workload: Workload, stance: Stance) -> Candidate |
     call, unusable = pair.call, _unusable(pair.answer, Kind(workload.kind))
     answer = "" if unusable else canonical(Kind(workload.kind), pair.answer) or ""
     shown = "" if unusable else pair.answer.text or ""
-    return Candidate(call.id, call.at, call.arm, call.dialect, stance, query, answer, shown, unusable)
+    return Candidate(call.id, call.at, call.arm, Dialect(call.dialect).provider, stance, query, answer, shown, unusable)
 
 
 def _unusable(answer: Answer, kind: Kind) -> str:

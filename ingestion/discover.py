@@ -15,7 +15,7 @@ from django.db.models import Count, Q
 
 from ingestion.core.agreement import answer_schema, canonical, infer_kind
 from ingestion.core.answer_schema import find_excess
-from ingestion.core.calls import Kind
+from ingestion.core.calls import Dialect, Kind
 from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.naming import name_of_prompt
 from ingestion.core.reading import is_storable
@@ -128,13 +128,18 @@ def _refresh(tenant_id: UUID, now: datetime) -> None:
             _refresh_one(Workload.objects.get(id=workload_id), now)
 
 
+def _stances(workload: Workload) -> dict[str, str]:
+    terms = ProviderCredential.objects.filter(provider=Dialect(workload.dialect).provider)
+    return dict(terms.values_list("provider", "stance"))
+
+
 def _is_worth_a_look(workload: Workload, pairs: int, now: datetime) -> bool:
     """Opening a thousand bodies takes seconds, and a verdict moves with growth, erasure, terms and time alone."""
     known = int(workload.figures.get("pairs", 0))
     if pairs < known or pairs >= known * GROWN or known < settings.MIN_PAIRS <= pairs:
         return True
     terms_moved = ProviderCredential.objects.filter(
-        provider=workload.dialect, stance_at__gt=workload.looked_at
+        provider=Dialect(workload.dialect).provider, stance_at__gt=workload.looked_at
     ).exists()
     return terms_moved or now - workload.looked_at >= STALE
 
@@ -153,7 +158,7 @@ def _refresh_one(workload: Workload, now: datetime) -> None:
         sampled=seen.sampled,
         on_template=len(seen.queries) / seen.sampled,
         distinct_answers=len(set(seen.answers)),
-        stances=dict(ProviderCredential.objects.filter(provider=workload.dialect).values_list("provider", "stance")),
+        stances=_stances(workload),
         excess=find_excess(answer_schema(Kind(workload.kind), seen.answers)),
         suspicion=_suspect(workload, seen.queries, now) or "",
     )

@@ -9,7 +9,7 @@ from typing import Self
 from django.db import transaction
 from django.db.models import Manager
 
-from ingestion.core.calls import Arm, CallRecord, Usage
+from ingestion.core.calls import Arm, CallRecord, Dialect, Usage
 from ingestion.core.rating import Rates, cost
 from ingestion.models import Price
 from ingestion.price_list import SOURCE, ListedPrice, listed_name, listed_prices
@@ -85,7 +85,7 @@ class PriceBook:
             cache_write_tokens=record.cache_write_tokens,
         )
         model, at = record.answered_model or record.asked_model, datetime.fromtimestamp(record.at, UTC)
-        return self.cost(provider=record.dialect, model=model, usage=usage, at=at)
+        return self.cost(provider=Dialect(record.dialect).provider, model=model, usage=usage, at=at)
 
     def _name(self, provider: str, model: str) -> tuple[str, str] | None:
         asked = (provider, model)

@@ -17,7 +17,7 @@ import msgspec
 from django.conf import settings
 
 from ingestion.core.agreement import canonical, differs
-from ingestion.core.calls import Answer, Arm, Dialect, Kind
+from ingestion.core.calls import Answer, Arm, Kind
 from ingestion.core.templates import extract_query
 from ingestion.models import Call, Payload
 from ingestion.payloads import Pair, UnableToReadPair, read_pair
@@ -176,9 +176,7 @@ def _claim_lost(rollout: Rollout, now: datetime) -> list[Audit]:
 def _setting(rollout: Rollout) -> Setting:
     data_key = data_key_in_force()
     teachers = {
-        credential.provider: Teacher(
-            Dialect(credential.provider), credential.base_url, open_credential(credential, data_key)
-        )
+        credential.provider: Teacher(credential.provider, credential.base_url, open_credential(credential, data_key))
         for credential in ProviderCredential.objects.all()
     }
     spec = msgspec.convert(rollout.deployment.spec, StudentSpec)
@@ -239,7 +237,7 @@ async def _shadow(setting: Setting, pair: Pair, http: aiohttp.ClientSession) -> 
 
 async def _live(setting: Setting, pair: Pair, http: aiohttp.ClientSession, book: PriceBook) -> Finding:
     """Ask the teacher what the student answered, with the caller's own bytes."""
-    teacher = setting.teachers.get(pair.call.dialect)
+    teacher = setting.teachers.get(pair.ask.dialect.provider)
     if teacher is None:
         return Finding(error="no_credential")
     try:
@@ -264,7 +262,7 @@ def _price(book: PriceBook, pair: Pair, answer: Answer) -> Decimal:
     """What the second answer cost, by length where its usage is not told; 0 where no price is known."""
     call, usage = pair.call, answer.usage or estimate_usage(pair.ask, answer)
     model = answer.model or call.asked_model
-    return book.cost(provider=call.dialect, model=model, usage=usage, at=call.at) or Decimal(0)
+    return book.cost(provider=pair.ask.dialect.provider, model=model, usage=usage, at=call.at) or Decimal(0)
 
 
 def _close(one: Audit, finding: Finding, now: datetime, *, final: bool = False) -> None:

@@ -11,7 +11,11 @@ from ingestion.core.sse import StreamReader
 
 SECONDS = 30.0  # an audit's answers are short, and a worker waits
 LONGEST = 8_000_000  # bytes of an answer
-PATHS = {Dialect.OPENAI: "/v1/chat/completions", Dialect.ANTHROPIC: "/v1/messages"}
+PATHS = {
+    Dialect.OPENAI: "/v1/chat/completions",
+    Dialect.RESPONSES: "/v1/responses",
+    Dialect.ANTHROPIC: "/v1/messages",
+}
 
 
 class UnableToAsk(Exception):
@@ -24,16 +28,16 @@ class UnableToAsk(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """Where a dialect's questions go, and with what credential."""
+    """Where a provider's questions go, and with what credential."""
 
-    dialect: Dialect
+    provider: str
     base_url: str
     credential: str = field(repr=False)
 
 
 async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession) -> Answer:
     """The teacher's whole answer to the ask. Raises UnableToAsk."""
-    url = teacher.base_url.rstrip("/") + PATHS[teacher.dialect]
+    url = teacher.base_url.rstrip("/") + PATHS[ask.dialect]
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     try:
         async with http.post(
@@ -45,7 +49,7 @@ async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession
         raise UnableToAsk("teacher_down") from error
     if status != 200:
         raise UnableToAsk(f"teacher_{status}")
-    return _read(teacher.dialect, ask, body)
+    return _read(ask, body)
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
@@ -59,11 +63,11 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _read(dialect: Dialect, ask: Ask, body: bytes) -> Answer:
+def _read(ask: Ask, body: bytes) -> Answer:
     try:
         if not ask.stream:
-            return parse_answer(dialect, body)
-        reader = StreamReader(dialect)
+            return parse_answer(ask.dialect, body)
+        reader = StreamReader(ask.dialect)
         reader.feed(body)
         if reader.broken or not reader.finished:
             raise UnableToAsk("broken_stream")
@@ -74,6 +78,6 @@ def _read(dialect: Dialect, ask: Ask, body: bytes) -> Answer:
 
 def _headers(teacher: Teacher) -> dict[str, str]:
     headers = {"content-type": "application/json"}
-    if teacher.dialect is Dialect.ANTHROPIC:
+    if teacher.provider == Dialect.ANTHROPIC.provider:
         return {**headers, "x-api-key": teacher.credential, "anthropic-version": "2023-06-01"}
     return {**headers, "authorization": f"Bearer {teacher.credential}"}

@@ -11,10 +11,16 @@ import msgspec
 
 
 class Dialect(StrEnum):
-    """The wire format a caller speaks; it also names the provider family that can answer it."""
+    """The wire format a caller speaks."""
 
-    OPENAI = "openai"
+    OPENAI = "openai"  # chat completions
+    RESPONSES = "responses"  # OpenAI's later one
     ANTHROPIC = "anthropic"
+
+    @property
+    def provider(self) -> str:
+        """The family of providers that can answer it: what credentials, stances and prices are kept by."""
+        return Dialect.OPENAI.value if self is Dialect.RESPONSES else self.value
 
 
 class Kind(StrEnum):
@@ -87,6 +93,7 @@ class Ask:
     max_tokens: int | None = None
     n: int = 1
     logprobs: bool = False
+    stateful: bool = False  # the provider is to keep the answer, or to add to the question what it has kept
     stop: tuple[str, ...] = ()
     # OpenAI `user` or `safety_identifier`, Anthropic `metadata.user_id`
     subject: str | None = field(default=None, repr=False)

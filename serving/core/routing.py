@@ -68,6 +68,7 @@ def stops_before_query(spec: StudentSpec, ask: Ask) -> str | None:
     return (
         many_choices(ask)
         or wants_logprobs(ask)
+        or keeps_state(ask)
         or has_media(ask)
         or carries_tool_results(ask)
         or sticky_conversation(ask)
@@ -90,6 +91,11 @@ def many_choices(ask: Ask) -> str | None:
 def wants_logprobs(ask: Ask) -> str | None:
     """The student's log-probabilities are not the teacher's."""
     return "wants_logprobs" if ask.logprobs else None
+
+
+def keeps_state(ask: Ask) -> str | None:
+    """The provider would be asked for the answer later, by its id, and would not know it."""
+    return "keeps_state" if ask.stateful else None
 
 
 def has_media(ask: Ask) -> str | None:

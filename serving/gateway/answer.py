@@ -31,6 +31,7 @@ class Gateway:
     recorder: Recorder
     metrics: Metrics
     max_body_bytes: int
+    max_passed_bytes: int
 
 
 async def answer_call(request: Request, gateway: Gateway) -> None:

@@ -1,4 +1,4 @@
-"""The gateway's door: raw ASGI, exact paths, everything else a 404, and no framework between a call and its answer."""
+"""The gateway's door: raw ASGI, and no framework between a call and its answer."""
 
 import asyncio
 import logging
@@ -9,20 +9,22 @@ import aiohttp
 
 from ingestion.core.calls import Dialect
 from ingestion.spool import Spool
-from serving.gateway.answer import Gateway, answer_call, snapshot_in_force
+from serving.gateway.answer import Gateway, answer_call
 from serving.gateway.attempt import Students
-from serving.gateway.authenticate import authenticate
 from serving.gateway.capture import Recorder
 from serving.gateway.metrics import Metrics
-from serving.gateway.refusals import Refused, loop, no_such_path, our_fault, teacher_unreachable
-from serving.gateway.relay import ask_teacher
+from serving.gateway.pass_through import may_pass, pass_through
+from serving.gateway.refusals import Refused, loop, no_such_path, our_fault
 from serving.gateway.settings import Settings
 from serving.gateway.snapshot_file import SnapshotFile
-from serving.gateway.upstream import VIA, AiohttpUpstream, UnableToFinish
-from serving.gateway.wire import Departure, Gone, Receive, Request, Scope, Send, send_whole
+from serving.gateway.upstream import VIA, AiohttpUpstream
+from serving.gateway.wire import Gone, Receive, Request, Scope, Send, send_whole
 
-LONGEST_LIST = 4_000_000  # bytes of a provider's list of models
-CALLS = {b"/v1/chat/completions": Dialect.OPENAI, b"/v1/messages": Dialect.ANTHROPIC}
+CALLS = {
+    b"/v1/chat/completions": Dialect.OPENAI,
+    b"/v1/responses": Dialect.RESPONSES,
+    b"/v1/messages": Dialect.ANTHROPIC,
+}
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
@@ -88,6 +90,7 @@ def start(settings: Settings) -> Running:
         recorder=Recorder(spool, metrics=metrics),
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
+        max_passed_bytes=settings.max_passed_bytes,
     )
     return Running(gateway=gateway, spool=spool, watch=asyncio.get_running_loop().create_task(snapshots.watch()))
 
@@ -130,8 +133,8 @@ async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway
         raise loop()
     if method == "POST" and path in CALLS:
         await answer_call(request, gateway)
-    elif method == "GET" and path == b"/v1/models":
-        await _list_models(request, gateway)
+    elif may_pass(method, path):
+        await pass_through(request, method, gateway)
     else:
         raise no_such_path()
 
@@ -139,25 +142,6 @@ async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway
 def _came_from_here(request: Request) -> bool:
     passed = (member for name, value in request.headers if name == b"via" for member in value.split(b","))
     return any(member.strip() == VIA.encode() for member in passed)
-
-
-async def _list_models(request: Request, gateway: Gateway) -> None:
-    """The provider's own list, by the tenant's credential."""
-    caller = authenticate(dict(request.headers), request.dialect, snapshot_in_force(gateway))
-    with Departure(request.receive):
-        reply = await ask_teacher(request, caller, method="GET", body=None, upstream=gateway.upstream)
-        try:
-            body = b""
-            async for chunk in reply.chunks():
-                body += chunk
-                if len(body) > LONGEST_LIST:
-                    raise teacher_unreachable()
-        except UnableToFinish as error:
-            raise teacher_unreachable() from error
-        finally:
-            reply.close()
-        headers = [(name, value) for name, value in reply.headers if name != b"content-length"]
-        await send_whole(request.send, status=reply.status, headers=headers, body=body)
 
 
 async def _refuse(refused: Refused, request: Request, gateway: Gateway) -> None:

@@ -28,7 +28,7 @@ def authenticate(headers: Mapping[bytes, bytes], dialect: Dialect, snapshot: Sna
     tenant = snapshot.tenants.get(entry.tenant_id)
     if tenant is None or not tenant.active:
         raise suspended()
-    teacher = tenant.providers.get(dialect)
+    teacher = tenant.providers.get(dialect.provider)
     if teacher is None:
         raise no_teacher(dialect)
     return Caller(

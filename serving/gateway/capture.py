@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Usage, body_context
-from ingestion.core.dialects import UnableToParse, parse_answer
+from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
 from ingestion.spool import UnableToRecord
 from serving.core.estimate import estimate_usage
@@ -46,6 +46,7 @@ class Call:
     route: Route
     at: float
     started: float
+    understood: bool = True  # False: the request passed through, and is in no dialect that we read
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class Capture:
         self._reader: StreamReader | None = None
         self._parts: list[bytes] = []
         self._size = 0
+        self._most = MOST_CAPTURED
         self._first_byte_ms = 0.0
 
     def begin(self, *, status: int, headers: Headers) -> None:
@@ -109,13 +111,15 @@ class Capture:
         found = dict(headers)
         self._encoding = found.get(b"content-encoding", b"").strip().lower()
         streams = found.get(b"content-type", b"").startswith(b"text/event-stream")
+        if not self._call.understood and not streams and b"json" not in found.get(b"content-type", b""):
+            self._most = 0  # a file, a picture, a voice: no answer to learn from
         if streams and self._encoding in (b"", b"identity"):
             self._reader = StreamReader(self._call.ask.dialect)
 
     @property
     def live(self) -> bool:
         """Whether the answer's end shows in it; else each part waits until it is known not to be the last."""
-        return self._reader is not None and not self._reader.broken
+        return self._reader is not None and not (self._reader.broken and self._call.understood)
 
     @property
     def finished(self) -> bool:
@@ -125,14 +129,14 @@ class Capture:
     @property
     def whole(self) -> bool:
         """At the end of the body: whether that was all of the answer."""
-        return self._reader is None or self._reader.finished
+        return self._reader is None or self._reader.finished or not self._call.understood
 
     def feed(self, chunk: bytes) -> None:
         """Take what is about to be passed on."""
         if not self._size:
             self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
         self._size += len(chunk)
-        if self._size <= MOST_CAPTURED:
+        if self._size <= self._most:
             self._parts.append(chunk)
         else:
             self._parts.clear()  # it will not be kept, so it is not held either
@@ -152,9 +156,9 @@ class Capture:
             self._recorder.record(self._call, self._attempt, self._outcome(complete=complete))
 
     def _outcome(self, *, complete: bool) -> Outcome:
-        body = _decoded(b"".join(self._parts), self._encoding) if self._size <= MOST_CAPTURED else None
+        body = _decoded(b"".join(self._parts), self._encoding) if self._size <= self._most else None
         answer = self._answer(body)
-        usage, estimated = _usage(self._call.ask, answer, status=self._status)
+        usage, estimated = _usage(self._call, answer, status=self._status)
         return Outcome(
             status=self._status or 499,  # left, or shut down, before the teacher said anything
             complete=complete,
@@ -171,7 +175,8 @@ class Capture:
         if self._reader is not None:
             return self._reader.answer()
         try:
-            return parse_answer(self._call.ask.dialect, body) if body else None
+            parse = parse_answer if self._call.understood else parse_passing_answer
+            return parse(self._call.ask.dialect, body) if body else None
         except UnableToParse:
             return None
 
@@ -251,13 +256,13 @@ def _arm(route: Route, attempt: Attempt) -> tuple[Arm, str]:
     return route.arm, route.reason
 
 
-def _usage(ask: Ask, answer: Answer | None, *, status: int) -> tuple[Usage, bool]:
-    """The provider's count, or ours and True. A refused call costs nothing."""
-    if status != 200:
+def _usage(call: Call, answer: Answer | None, *, status: int) -> tuple[Usage, bool]:
+    """The provider's count, or ours and True. A refused call costs nothing, nor does what we have no measure of."""
+    if answer is not None and answer.usage is not None:
+        return answer.usage, False
+    if status != 200 or not call.understood:
         return Usage(input_tokens=0, output_tokens=0), False
-    if answer is None or answer.usage is None:
-        return estimate_usage(ask, answer), True
-    return answer.usage, False
+    return estimate_usage(call.ask, answer), True
 
 
 def _hide_subject(key: bytes, subject: str | None) -> str:

@@ -43,7 +43,7 @@ def suspended() -> Refused:
 
 def no_teacher(dialect: Dialect) -> Refused:
     """403: the tenant has stored no credential for this dialect's provider."""
-    return Refused(403, "permission_error", f"No {dialect} credential is stored for this tenant.")
+    return Refused(403, "permission_error", f"No {dialect.provider} credential is stored for this tenant.")
 
 
 def too_large(limit: int) -> Refused:

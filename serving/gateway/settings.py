@@ -36,6 +36,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8787
     max_body_bytes: int = 10_000_000
+    max_passed_bytes: int = 600_000_000  # of a request that passes through unread: a file, say
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
     student_timeout: float = 3.0
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
@@ -44,7 +45,9 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY and, with defaults, GATEWAY_HOST, GATEWAY_PORT, MAX_BODY_BYTES,
-    SPOOL_MAX_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, PROVIDER_ALLOW_PRIVATE, PRODUCTION. Raises UnableToStart.
+    MAX_PASSED_BYTES, SPOOL_MAX_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, PROVIDER_ALLOW_PRIVATE, PRODUCTION.
+
+    Raises UnableToStart.
     """
     secret = _text(environ, "SECRET_KEY").encode()
     if len(secret) < SHORTEST_SECRET:
@@ -59,6 +62,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         host=environ.get("GATEWAY_HOST") or "127.0.0.1",
         port=int(_number(environ, "GATEWAY_PORT", default=8787, low=0, high=65535)),
         max_body_bytes=int(_number(environ, "MAX_BODY_BYTES", default=10_000_000, low=1024, high=1_000_000_000)),
+        max_passed_bytes=int(_number(environ, "MAX_PASSED_BYTES", default=600_000_000, low=1024, high=1e11)),
         spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),

@@ -18,6 +18,8 @@ from ingestion.core.calls import Dialect
 from serving.gateway.wire import Headers
 from tenants.addresses import AddressGuard
 
+Body = bytes | AsyncIterator[bytes] | None  # a request's, whole or as it comes
+
 CONNECT_SECONDS = 10.0
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
@@ -62,7 +64,7 @@ class Reply(Protocol):
 class Upstream(Protocol):
     """A client to teachers."""
 
-    async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+    async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach."""
         ...
 
@@ -85,7 +87,7 @@ class AiohttpUpstream:
             skip_auto_headers=ADDED_BY_AIOHTTP,
         )
 
-    async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: bytes | None) -> Reply:
+    async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach."""
         try:
             response = await self._session.request(

@@ -95,10 +95,13 @@ class Departure:
         return False
 
     async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        while (message := await self._receive())["type"] != "http.disconnect":
+            await self._take(message)
         self.left = True
         self._work.cancel()
+
+    async def _take(self, message: Message) -> None:
+        """What comes besides: nothing once the body has been read."""
 
 
 def make_call_id(*, at: float, entropy: bytes) -> str:

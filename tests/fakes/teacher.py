@@ -1,4 +1,4 @@
-"""A provider that speaks both dialects; the asked-for model says how it behaves.
+"""A provider that speaks every dialect; the asked-for model says how it behaves.
 
 `gpt-*`, `claude-*`: answers. `moved`: redirects. `delay-MS`: answers late. `rate-limited`, `overloaded`, `failing`,
 `unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
@@ -16,6 +16,15 @@ from tests.fakes.asgi import left, read_body, send_json, sleep_or_leave
 WORDS = ("track", "_", "ship", "ment")
 TEXT = "".join(WORDS)
 ERRORS = {"rate-limited": 429, "overloaded": 529, "failing": 500, "unknown-model": 404}
+CONTENT = [bytes([number]) * 5000 for number in range(5)]
+EMBEDDED = json.dumps(
+    {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}],
+        "model": "text-embedding-3-small",
+        "usage": {"prompt_tokens": 9, "total_tokens": 9},
+    }
+).encode()
 ERROR_BODY = b'{ "error" : {"message": "as the provider put it", "type": "x"},  "odd": [1,2] }'
 
 
@@ -40,11 +49,13 @@ class Teacher:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         path = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         self.seen.append(Seen(path, headers, body))
-        anthropic = scope["path"] == "/v1/messages"
         if scope["path"] == "/v1/models":
             await send_json(
                 send, 200, b'{"object":"list","data":[{"id":"gpt-4o","object":"model","created":1,"owned_by":"x"}]}'
             )
+            return
+        if scope["path"] not in WRITERS:
+            await self._other(scope, receive, send, body)
             return
         ask = json.loads(body)
         model = ask["model"]
@@ -55,11 +66,25 @@ class Teacher:
         elif model == "silent":
             self.left += await sleep_or_leave(receive, 60)
         elif ask.get("stream"):
-            await self._stream(
-                model, receive, send, anthropic_events(model) if anthropic else openai_events(model, ask)
-            )
+            await self._stream(model, receive, send, WRITERS[scope["path"]][0](model, ask))
         else:
-            await self._whole(model, receive, send, anthropic_body(model) if anthropic else openai_body(model))
+            await self._whole(model, receive, send, WRITERS[scope["path"]][1](model))
+
+    async def _other(self, scope, receive, send, body: bytes) -> None:
+        if scope["path"] == "/v1/files/slow/content":
+            self.left += await sleep_or_leave(receive, 60)
+        elif scope["path"].endswith("/content"):
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"audio/mpeg")]})
+            for part in CONTENT:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        elif scope["path"] == "/v1/embeddings":
+            await send_json(send, 200, EMBEDDED)
+        elif scope["path"] == "/v1/messages/count_tokens":
+            await send_json(send, 200, b'{"input_tokens": 12}')
+        else:
+            answer = {"id": "file-1", "object": "file", "method": scope["method"], "bytes": len(body)}
+            await send_json(send, 201, json.dumps(answer).encode())
 
     async def _whole(self, model, receive, send, body: bytes) -> None:
         if model.startswith("delay-") and await sleep_or_leave(receive, int(model.removeprefix("delay-")) / 1000):
@@ -160,7 +185,7 @@ def openai_events(model: str, ask: dict) -> list[bytes]:
     return [*events, b"data: [DONE]\n\n"]
 
 
-def anthropic_events(model: str) -> list[bytes]:
+def anthropic_events(model: str, ask: dict) -> list[bytes]:
     def event(kind: str, **body) -> bytes:
         return f"event: {kind}\ndata: {json.dumps({'type': kind, **body})}\n\n".encode()
 
@@ -182,3 +207,62 @@ def anthropic_events(model: str) -> list[bytes]:
         event("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": 4}),
         event("message_stop"),
     ]
+
+
+def response_object(model: str) -> dict:
+    part = {"type": "output_text", "text": TEXT, "annotations": [], "logprobs": []}
+    message = {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]}
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": model,
+        "output": [{"id": "rs_1", "type": "reasoning", "summary": []}, message],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": {
+            "input_tokens": 21,
+            "input_tokens_details": {"cached_tokens": 8, "cache_write_tokens": 0},
+            "output_tokens": 4,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": 25,
+        },
+    }
+
+
+def responses_body(model: str) -> bytes:
+    return json.dumps(response_object(model)).encode()
+
+
+def responses_events(model: str, ask: dict) -> list[bytes]:
+    whole = response_object(model)
+    begun = whole | {"status": "in_progress", "output": [], "usage": None}
+    place = {"item_id": "msg_1", "output_index": 1, "content_index": 0}
+    deltas = [{"type": "response.output_text.delta", "delta": word, "logprobs": [], **place} for word in WORDS]
+    message = whole["output"][1]
+    (part,) = message["content"]
+    events = [
+        {"type": "response.created", "response": begun},
+        {"type": "response.output_item.added", "output_index": 0, "item": whole["output"][0]},
+        {"type": "response.output_item.done", "output_index": 0, "item": whole["output"][0]},
+        {"type": "response.output_item.added", "output_index": 1, "item": message | {"content": []}},
+        {"type": "response.content_part.added", "part": part | {"text": ""}, **place},
+        *deltas,
+        {"type": "response.output_text.done", "text": TEXT, "logprobs": [], **place},
+        {"type": "response.content_part.done", "part": part, **place},
+        {"type": "response.output_item.done", "output_index": 1, "item": message},
+        {"type": "response.completed", "response": whole},
+    ]
+    return [
+        f"event: {event['type']}\ndata: {json.dumps(event | {'sequence_number': number})}\n\n".encode()
+        for number, event in enumerate(events)
+    ]
+
+
+WRITERS = {
+    "/v1/chat/completions": (openai_events, openai_body),
+    "/v1/responses": (responses_events, responses_body),
+    "/v1/messages": (anthropic_events, anthropic_body),
+}

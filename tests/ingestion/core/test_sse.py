@@ -114,9 +114,23 @@ json_values = st.recursive(
 
 @given(
     dialect=st.sampled_from(Dialect),
-    kind=st.sampled_from(["message_start", "content_block_start", "content_block_delta", "message_delta", "x"]),
+    kind=st.sampled_from(
+        [
+            *(
+                "message_start",
+                "content_block_start",
+                "content_block_delta",
+                "message_delta",
+                "x",
+                "response.completed",
+            ),
+            *("response.output_item.added", "response.output_text.delta", "response.function_call_arguments.delta"),
+        ]
+    ),
     event=st.dictionaries(
-        st.sampled_from(["choices", "usage", "model", "message", "index", "content_block", "delta", "error"]),
+        st.sampled_from(
+            ["choices", "usage", "model", "message", "index", "content_block", "delta", "error", "response", "item"]
+        ),
         json_values,
     ),
 )
@@ -209,4 +223,4 @@ def streamed(dialect: Dialect, answer: Answer) -> bytes:
 
 
 def an_ask(dialect: Dialect, *, include_usage: bool) -> Ask:
-    return Ask(dialect=dialect, model="m", messages=(), raw=b"", stream=True, include_usage=include_usage)
+    return Ask(dialect=dialect, model="m", messages=(), raw=b"{}", stream=True, include_usage=include_usage)

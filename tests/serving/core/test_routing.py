@@ -43,6 +43,7 @@ def test_an_eligible_call_that_the_draw_gives_to_the_student_goes_there_with_its
             {"messages": (Message("user", "hi"), Message("assistant", "yes?"), Message("user", "Ticket: x"))},
             "sticky_conversation",
         ),
+        ({"stateful": True}, "keeps_state"),
         ({"tools": (LOOKUP,)}, "unseen_tools"),
         ({"messages": (Message("system", "Be rude."), Message("user", "Ticket: x"))}, "template_changed"),
         ({"messages": (Message("system", SYSTEM), Message("user", "Invoice: x"))}, "template_changed"),

@@ -16,7 +16,7 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused
 from serving.gateway.relay import relay
 from serving.gateway.upstream import UnableToFinish
-from tests.fakes.teacher import anthropic_events, openai_body, openai_events
+from tests.fakes.teacher import anthropic_events, openai_body, openai_events, responses_events
 
 
 class Canned:
@@ -77,7 +77,11 @@ SSE = b"text/event-stream"
 
 @pytest.mark.parametrize(
     ("dialect", "events"),
-    [(Dialect.OPENAI, openai_events("m", {})), (Dialect.ANTHROPIC, anthropic_events("m"))],
+    [
+        (Dialect.OPENAI, openai_events("m", {})),
+        (Dialect.RESPONSES, responses_events("m", {})),
+        (Dialect.ANTHROPIC, anthropic_events("m", {})),
+    ],
 )
 async def test_a_stream_is_recorded_just_before_its_terminal_event_is_sent(dialect, events):
     log = Log()

@@ -1,0 +1,160 @@
+"""Holds that what no student could do reaches the tenant's provider as it was sent, bounded, and is billed as told."""
+
+import json
+
+import aiohttp
+import openai
+import pytest
+from yarl import URL
+
+from tests.fakes.serve import wait_for
+from tests.fakes.teacher import CONTENT, EMBEDDED
+from tests.serving.gateway.cast import PLAIN, down, get, opened, post, serve_gateway, talk_to
+
+KEY = {"authorization": f"Bearer {PLAIN.plain}"}
+
+
+async def in_parts(*parts: bytes):
+    for part in parts:
+        yield part
+
+
+def test_embeddings_are_the_providers_and_their_tokens_are_known(live, talk):
+    answer = talk.embeddings.with_raw_response.create(
+        model="text-embedding-3-small", input="x", encoding_format="float"
+    )
+    assert answer.parse().data[0].embedding == [0.5, -0.5]
+    assert answer.headers["x-understudy-arm"] == "teacher"
+    record = live.record()
+    assert answer.headers["x-understudy-call"] == record.id
+    assert (record.reason, record.asked_model) == ("passed_through", "text-embedding-3-small")
+    assert (record.input_tokens, record.output_tokens, record.usage_estimated) == (9, 0, False)
+    assert json.loads(opened(record, "request"))["input"] == "x" and opened(record, "response") == EMBEDDED
+    assert (record.fingerprint, record.workload_id) == ("", None)
+
+
+def test_whose_call_it_was_is_known_where_it_says_so(live, talk):
+    """An erasure finds what passed through by it."""
+    talk.embeddings.create(model="text-embedding-3-small", input="x", user="anna")
+    talk.embeddings.create(model="text-embedding-3-small", input="x", extra_body={"user": {"odd": 1}})
+    named, odd = live.records(2)
+    assert len(named.subject_hmac) == 64 and not odd.subject_hmac
+    assert odd.request_sealed and opened(odd, "request") == b""
+
+
+def test_a_file_goes_up_by_the_sdk_and_is_no_pair_to_keep(live, talk):
+    assert talk.files.create(file=("a.jsonl", b"{}" * 9), purpose="batch").id == "file-1"
+    seen = live.teacher.seen[0]
+    assert b"{}" * 9 in seen.body and seen.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert int(seen.headers["content-length"]) == len(seen.body)
+    record = live.record()
+    assert (record.request_sealed and opened(record, "request")) == b"" and record.asked_model == ""
+
+
+def test_a_count_of_tokens_is_not_a_use_of_them(live, claude):
+    counted = claude.messages.count_tokens(model="claude-sonnet-4-5", messages=[{"role": "user", "content": "x"}])
+    assert counted.input_tokens == 12
+    record = live.record()
+    assert (record.dialect, record.asked_model) == ("anthropic", "claude-sonnet-4-5")
+    assert (record.input_tokens, record.output_tokens, record.usage_estimated) == (0, 0, False)
+
+
+async def test_what_is_longer_than_a_call_may_be_goes_up_in_parts(stage):
+    stage.publish()
+    with serve_gateway(stage, max_body_bytes=1024) as gateway:
+        parts = [bytes([65 + number]) * 3000 for number in range(20)]
+        got = await post(gateway.url, path="/v1/files?x=1", data=in_parts(*parts))
+    assert (got.status, json.loads(got.body)["bytes"]) == (201, 60_000)
+    seen = stage.teacher.seen[0]
+    assert (seen.path, seen.body) == ("/v1/files?x=1", b"".join(parts))
+    assert stage.record().status == 201
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_more_than_may_pass_is_refused(stage, announced):
+    stage.publish()
+    with serve_gateway(stage, max_passed_bytes=4096) as gateway:
+        body = b"x" * 5000 if announced else in_parts(b"x" * 2500, b"x" * 2500)
+        got = await post(gateway.url, path="/v1/files", data=body)
+    error = json.loads(got.body)["error"]
+    assert (got.status, error["message"]) == (413, "The request is larger than 4096 bytes.")
+
+
+async def test_a_sound_comes_down_as_it_is_and_is_not_kept(live):
+    got = await post(live.url, path="/v1/audio/speech/content", json={"model": "tts-1", "input": "x"})
+    assert (got.body, got.headers["content-type"]) == (b"".join(CONTENT), "audio/mpeg")
+    record = live.record()
+    assert (record.complete, record.asked_model, record.response_sealed) == (True, "tts-1", None)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "PATCH"])
+async def test_other_methods_pass_too(live, method):
+    async with aiohttp.ClientSession() as http, http.request(method, f"{live.url}/v1/files/1", headers=KEY) as got:
+        assert (got.status, (await got.json())["method"]) == (201, method)
+    assert live.teacher.seen[0].headers["authorization"] == "Bearer teacher-openai"
+    assert live.record().reason == "passed_through"
+
+
+async def test_looking_something_up_asks_no_model_and_leaves_no_record(live):
+    got = await get(f"{live.url}/v1/files/1/content?after=2", headers=KEY)
+    assert got.body == b"".join(CONTENT)
+    assert live.teacher.seen[0].path == "/v1/files/1/content?after=2"
+    live.records(0)
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/embeddings"])
+async def test_nobody_passes_without_a_key(live, path):
+    for key in ("", "us_wrong"):
+        assert (await post(live.url, path=path, key=key, data=b"{}")).status == 401
+    assert live.teacher.seen == []
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/files", "/v1", "/openai/v1/files", "/metrics/v1/"])
+async def test_only_what_lies_below_v1_passes(live, path):
+    assert (await post(live.url, path=path, data=b"{}")).status == 404
+    assert live.teacher.seen == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/../admin",
+        "/v1/x/..",
+        "/v1/./files",
+        "/v1/%2E%2e/admin",
+        "/v1/x%2f..%2f..%2fadmin",
+        "/v1/x/..%5Cadmin",
+        "/v1//x",
+    ],
+)
+async def test_no_path_leads_out_of_v1(live, path):
+    url = URL(f"{live.url}{path}", encoded=True)
+    async with aiohttp.ClientSession() as http, http.post(url, headers=KEY, data=b"{}") as got:
+        assert got.status == 404
+    assert live.teacher.seen == []
+
+
+async def test_a_dot_or_an_encoded_slash_in_a_name_is_no_way_out(live):
+    for path in ("/v1/files/a..b.json", "/v1/models/org%2Fmodel-1.5", "/v1/..."):
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(URL(f"{live.url}{path}", encoded=True), headers=KEY) as got,
+        ):
+            assert got.status == 201
+        assert live.teacher.seen[-1].path == path
+
+
+def test_a_provider_that_is_down_is_a_502_and_is_remembered(stage):
+    stage.urls["teacher"] = down()
+    stage.publish()
+    with serve_gateway(stage) as gateway, talk_to(gateway.url) as talk, pytest.raises(openai.InternalServerError):
+        talk.embeddings.create(model="text-embedding-3-small", input="x")
+    record = stage.record()
+    assert (record.status, record.complete, record.asked_model) == (502, False, "text-embedding-3-small")
+
+
+async def test_the_provider_is_let_go_when_the_caller_leaves(live):
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(TimeoutError):
+            await http.get(f"{live.url}/v1/files/slow/content", headers=KEY, timeout=aiohttp.ClientTimeout(total=0.3))
+    wait_for(lambda: live.teacher.left == 1)
