@@ -15,9 +15,9 @@ from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large
-from serving.gateway.relay import ask_teacher, relay
+from serving.gateway.relay import relay
 from serving.gateway.snapshot_file import SnapshotFile
-from serving.gateway.upstream import Upstream
+from serving.gateway.teachers import Teachers
 from serving.gateway.wire import Departure, Request, Send, TooLarge, make_call_id, read_body, send_whole
 
 
@@ -26,7 +26,7 @@ class Gateway:
     """What every call shares."""
 
     snapshots: SnapshotFile
-    upstream: Upstream
+    teachers: Teachers
     students: Students
     recorder: Recorder
     metrics: Metrics
@@ -128,7 +128,7 @@ async def _answer_by_teacher(call: Call, tried: Attempt, *, request: Request, ga
     extra = call_headers(call, tried)
     reply = None
     try:
-        reply = await ask_teacher(request, call.caller, method="POST", body=call.ask.raw, upstream=gateway.upstream)
+        reply = await gateway.teachers.ask(request, call.caller, method="POST", body=call.ask.raw, again=True)
         await relay(reply, capture, send=request.send, extra=extra)
     except Refused as refused:
         capture.refuse(status=refused.status)

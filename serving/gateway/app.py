@@ -17,6 +17,7 @@ from serving.gateway.pass_through import may_pass, pass_through
 from serving.gateway.refusals import Refused, loop, no_such_path, our_fault
 from serving.gateway.settings import Settings
 from serving.gateway.snapshot_file import SnapshotFile
+from serving.gateway.teachers import Teachers
 from serving.gateway.upstream import VIA, AiohttpUpstream
 from serving.gateway.wire import Gone, Receive, Request, Scope, Send, send_whole
 
@@ -42,7 +43,7 @@ class Running:
     async def stop(self) -> None:
         """Let go of connections. Every answered call is in the spool already."""
         self.watch.cancel()
-        await self.gateway.upstream.close()
+        await self.gateway.teachers.close()
         await self.gateway.students.http.close()
         self.spool.close()
 
@@ -80,7 +81,7 @@ def start(settings: Settings) -> Running:
     metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots))
     gateway = Gateway(
         snapshots=snapshots,
-        upstream=AiohttpUpstream(timeout=settings.teacher_timeout, allow_private=settings.allow_private),
+        teachers=_teachers(settings, metrics),
         students=Students(
             http=aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), timeout=NO_TIMEOUT
@@ -93,6 +94,11 @@ def start(settings: Settings) -> Running:
         max_passed_bytes=settings.max_passed_bytes,
     )
     return Running(gateway=gateway, spool=spool, watch=asyncio.get_running_loop().create_task(snapshots.watch()))
+
+
+def _teachers(settings: Settings, metrics: Metrics) -> Teachers:
+    upstream = AiohttpUpstream(timeout=settings.teacher_timeout, allow_private=settings.allow_private, metrics=metrics)
+    return Teachers(upstream, most=settings.tenant_in_flight, metrics=metrics)
 
 
 def _snapshot_figures(snapshots: SnapshotFile) -> tuple[int, int]:

@@ -50,7 +50,10 @@ class Metrics(Collector):
         self._student = Histogram()
         self.unrecorded = 0
         self.departed = 0
+        self.connections_made = 0
+        self.connections_reused = 0
         self.in_flight = 0
+        self._retries: Counter[str] = Counter()
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -73,6 +76,10 @@ class Metrics(Collector):
         """One call that was refused by the gateway itself."""
         self._refusals[dialect, str(status)] += 1
 
+    def count_retry(self, *, why: str) -> None:
+        """One call that is sent to its provider again."""
+        self._retries[why] += 1
+
     def render(self) -> bytes:
         """Prometheus' text format, version 0.0.4."""
         return generate_latest(self._registry)
@@ -85,7 +92,14 @@ class Metrics(Collector):
         yield _counter(
             "understudy_refusals", "Calls refused by the gateway.", ("dialect", "status"), self._refusals.items()
         )
-        plain = {"unrecorded_calls": self.unrecorded, "departed_callers": self.departed}
+        retries = [((why,), count) for why, count in self._retries.items()]
+        yield _counter("understudy_retries", "Calls sent to their provider again.", ("why",), retries)
+        plain = {
+            "unrecorded_calls": self.unrecorded,
+            "departed_callers": self.departed,
+            "provider_connections_made": self.connections_made,
+            "provider_connections_reused": self.connections_reused,
+        }
         version, failures = self._snapshot()
         for name, count in {**plain, "snapshot_failures": failures}.items():
             yield CounterMetricFamily(f"understudy_{name}", name.replace("_", " ").capitalize() + ".", value=count)

@@ -19,12 +19,14 @@ from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, call_headers
 from serving.gateway.refusals import Refused, too_large
-from serving.gateway.relay import ask_teacher, relay, relay_unrecorded
-from serving.gateway.upstream import Reply
+from serving.gateway.relay import relay, relay_unrecorded
+from serving.gateway.upstream import Body, Reply
 from serving.gateway.wire import Departure, Message, Receive, Request, make_call_id
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 UNRECORDED = frozenset({"GET", "HEAD"})
+# They leave nothing behind at the provider, so that one it has not worked on may be sent again.
+REPEATABLE = frozenset({"/v1/completions", "/v1/embeddings", "/v1/messages/count_tokens", "/v1/moderations"})
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
 # What one server takes for another path than the next one does: dot segments, however they are spelt, and empty ones.
@@ -41,7 +43,7 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     at, started = time.time(), time.perf_counter()
     fields = dict(request.headers)
     caller = authenticate(fields, request.dialect, snapshot_in_force(gateway))
-    limit = gateway.max_passed_bytes
+    limit = gateway.max_body_bytes if _is_repeatable(request) else gateway.max_passed_bytes
     announced = fields.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limit:
         raise too_large(limit)
@@ -63,7 +65,7 @@ class Uplink(Departure):
         """`limit` and `kept` are bytes: more than the one ends the call, more than the other is not kept."""
         super().__init__(receive)
         self.too_large = False
-        self._limit = limit
+        self.limit = limit
         self._kept = kept
         self._size = 0
         self._whole: list[bytes] = []
@@ -76,6 +78,10 @@ class Uplink(Departure):
         if self.too_large:
             raise ConnectionAbortedError
 
+    async def whole(self) -> bytes:
+        """The body once all of it is here, so that it can be sent again. Raises ConnectionAbortedError like `parts`."""
+        return b"".join([part async for part in self.parts()])
+
     @property
     def kept(self) -> bytes:
         """The body as far as it came; empty where it is not to be kept."""
@@ -86,7 +92,7 @@ class Uplink(Departure):
             return
         part = message.get("body", b"")
         self._size += len(part)
-        self.too_large = self._size > self._limit
+        self.too_large = self._size > self.limit
         if self._size > self._kept:
             self._whole.clear()
         else:
@@ -106,6 +112,7 @@ class Passage:
         self._caller = caller
         self._uplink = uplink
         self._gateway = gateway
+        self._again = _is_repeatable(request)
 
     async def unrecorded(self) -> None:
         """Nothing is asked of a model."""
@@ -136,13 +143,17 @@ class Passage:
                 capture.keep(complete=False)
 
     async def _ask(self) -> Reply:
-        body = self._uplink.parts() if _has_body(self._request) else None
         try:
-            return await ask_teacher(
-                self._request, self._caller, method=self._method, body=body, upstream=self._gateway.upstream
+            body: Body = None
+            if _has_body(self._request):
+                body = await self._uplink.whole() if self._again else self._uplink.parts()
+            return await self._gateway.teachers.ask(
+                self._request, self._caller, method=self._method, body=body, again=self._again
             )
-        except Refused as refused:
-            raise too_large(self._gateway.max_passed_bytes) if self._uplink.too_large else refused from refused
+        except (Refused, ConnectionAbortedError) as error:
+            if self._uplink.too_large:
+                raise too_large(self._uplink.limit) from error
+            raise
 
     def _call(self, call_id: str, at: float, started: float) -> Call:
         return Call(
@@ -156,6 +167,10 @@ class Passage:
             started=started,
             understood=False,
         )
+
+
+def _is_repeatable(request: Request) -> bool:
+    return request.target.partition("?")[0] in REPEATABLE
 
 
 def _has_body(request: Request) -> bool:

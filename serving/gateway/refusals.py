@@ -1,5 +1,7 @@
 """The one exception by which the gateway says no, so that one place renders it in the caller's dialect."""
 
+import math
+
 from ingestion.core.calls import Dialect
 from ingestion.core.dialects import render_error
 from serving.gateway.wire import Headers
@@ -69,6 +71,18 @@ def no_snapshot() -> Refused:
 def teacher_unreachable() -> Refused:
     """502."""
     return Refused(502, "api_error", "The provider could not be reached.")
+
+
+def teacher_left_alone(seconds: float) -> Refused:
+    """503 at once: the provider gave no answer lately, and nobody has tried it again yet."""
+    message = "The provider could not be reached lately. Try again shortly."
+    return Refused(503, "overloaded_error", message, retry_after=max(1, math.ceil(seconds)))
+
+
+def too_many_in_flight(most: int) -> Refused:
+    """429: the tenant's own calls wait for its provider, and as many again for them."""
+    message = f"Over {most} calls of this tenant are waiting for the provider."
+    return Refused(429, "rate_limit_error", message, retry_after=1)
 
 
 def teacher_late() -> Refused:

@@ -1,31 +1,9 @@
 """Passes a teacher's answer on as it comes, and holds back only what would be its last bytes until it is remembered."""
 
-from serving.gateway.authenticate import Caller
 from serving.gateway.capture import Capture
-from serving.gateway.refusals import teacher_late, teacher_unreachable
-from serving.gateway.upstream import (
-    Body,
-    Reply,
-    UnableToFinish,
-    UnableToReach,
-    UnableToReachInTime,
-    Upstream,
-    sent_headers,
-)
-from serving.gateway.wire import Headers, Request, Send, send_part, send_start
-
-
-async def ask_teacher(request: Request, caller: Caller, *, method: str, body: Body, upstream: Upstream) -> Reply:
-    """Send the caller's request to the tenant's own provider, whoever the caller says it is for. Raises Refused."""
-    headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
-    if not isinstance(body, bytes):  # whose length only the caller knows
-        headers += [("content-length", value.decode()) for name, value in request.headers if name == b"content-length"]
-    try:
-        return await upstream.ask(method, caller.teacher.base_url + request.target, headers=headers, body=body)
-    except UnableToReachInTime as error:
-        raise teacher_late() from error
-    except UnableToReach as error:
-        raise teacher_unreachable() from error
+from serving.gateway.refusals import teacher_unreachable
+from serving.gateway.upstream import Reply, UnableToFinish
+from serving.gateway.wire import Headers, Send, send_part, send_start
 
 
 async def relay_unrecorded(reply: Reply, *, send: Send) -> None:

@@ -38,6 +38,7 @@ class Settings:
     max_body_bytes: int = 10_000_000
     max_passed_bytes: int = 600_000_000  # of a request that passes through unread: a file, say
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
+    tenant_in_flight: int = 1024  # calls of one tenant at one provider; as many again may wait
     student_timeout: float = 3.0
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
     allow_private: bool = False  # whether a provider's address may lead to what only our own machines should reach
@@ -45,7 +46,8 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY and, with defaults, GATEWAY_HOST, GATEWAY_PORT, MAX_BODY_BYTES,
-    MAX_PASSED_BYTES, SPOOL_MAX_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, PROVIDER_ALLOW_PRIVATE, PRODUCTION.
+    MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, PROVIDER_ALLOW_PRIVATE,
+    PRODUCTION.
 
     Raises UnableToStart.
     """
@@ -64,6 +66,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_body_bytes=int(_number(environ, "MAX_BODY_BYTES", default=10_000_000, low=1024, high=1_000_000_000)),
         max_passed_bytes=int(_number(environ, "MAX_PASSED_BYTES", default=600_000_000, low=1024, high=1e11)),
         spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
+        tenant_in_flight=int(_number(environ, "TENANT_IN_FLIGHT", default=1024, low=1, high=100_000)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
         allow_private=_flag(environ, "PROVIDER_ALLOW_PRIVATE", default=not production),

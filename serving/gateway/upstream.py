@@ -9,12 +9,14 @@
 
 from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Protocol
 
 import aiohttp
 from yarl import URL
 
 from ingestion.core.calls import Dialect
+from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.addresses import AddressGuard
 
@@ -35,7 +37,15 @@ ADDED_BY_AIOHTTP = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class UnableToReach(Exception):
-    """No connection to the teacher, or it closed before a status line."""
+    """No connection to the teacher, or it closed before a status line.
+
+    `untouched`: the teacher cannot have worked on the call, so it may be sent again: no connection was made, or one
+    from an earlier call was used that it had closed meanwhile.
+    """
+
+    def __init__(self, *, untouched: bool = False) -> None:
+        super().__init__()
+        self.untouched = untouched
 
 
 class UnableToReachInTime(UnableToReach):
@@ -76,36 +86,60 @@ class Upstream(Protocol):
 class AiohttpUpstream:
     """aiohttp with everything off that would change bytes, follow a redirect, or remember a cookie."""
 
-    def __init__(self, *, timeout: float, allow_private: bool) -> None:
+    def __init__(self, *, timeout: float, allow_private: bool, metrics: Metrics) -> None:
         """`timeout` is seconds of silence, to the first byte and between two reads. Needs a running loop."""
         guard = AddressGuard(allow_private=allow_private)
+        self._metrics = metrics
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, socket_factory=guard.open_socket),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout),
             skip_auto_headers=ADDED_BY_AIOHTTP,
+            trace_configs=[self._watch_connections()],
         )
 
     async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach."""
+        way = _Way()
         try:
             response = await self._session.request(
-                method, _parse_url(url), headers=headers, data=body, allow_redirects=False
+                method, _parse_url(url), headers=headers, data=body, allow_redirects=False, trace_request_ctx=way
             )
         except TimeoutError as error:
             raise UnableToReachInTime from error
-        except (
-            aiohttp.ClientError,
-            OSError,
-            UnicodeError,
-        ) as error:  # the last: a name that no name server may be asked
+        except aiohttp.ClientConnectorError as error:
+            raise UnableToReach(untouched=True) from error
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            raise UnableToReach(untouched=way.reused) from error
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a name that no server may be asked
             raise UnableToReach from error
         return AiohttpReply(response)
 
     async def close(self) -> None:
         """Give up all connections."""
         await self._session.close()
+
+    def _watch_connections(self) -> aiohttp.TraceConfig:
+        """Counts connections made and used again, and notes on each call's `_Way` which it was."""
+
+        async def made(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+            self._metrics.connections_made += 1
+
+        async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+            self._metrics.connections_reused += 1
+            context.trace_request_ctx.reused = True
+
+        watch = aiohttp.TraceConfig()
+        watch.on_connection_create_end.append(made)
+        watch.on_connection_reuseconn.append(reused)
+        return watch
+
+
+class _Way:
+    """How a call left: `reused`, on a connection of an earlier one."""
+
+    reused = False
 
 
 class AiohttpReply:

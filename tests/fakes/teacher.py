@@ -3,7 +3,7 @@
 `gpt-*`, `claude-*`: answers. `moved`: redirects. `delay-MS`: answers late. `rate-limited`, `overloaded`, `failing`,
 `unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
 streams until the caller leaves. `silent`: never answers. `uncounted`: no usage. `zipped`: gzip though asked not to.
-`never-done`: a stream without its last event.
+`never-done`: a stream without its last event. `busy-SECONDS`: refuses every other call, to be asked again after that.
 """
 
 import asyncio
@@ -59,7 +59,9 @@ class Teacher:
             return
         ask = json.loads(body)
         model = ask["model"]
-        if model in ERRORS:
+        if model.startswith("busy-") and len(self.seen) % 2:
+            await send_json(send, 429, ERROR_BODY, headers=[(b"retry-after", model.removeprefix("busy-").encode())])
+        elif model in ERRORS:
             await send_json(send, ERRORS[model], ERROR_BODY, [(b"retry-after", b"7"), (b"x-request-id", b"req-1")])
         elif model == "moved":
             await send_json(send, 307, b"{}", [(b"location", b"/v1/models")])

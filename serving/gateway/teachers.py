@@ -1,0 +1,189 @@
+"""The ways to the tenants' providers, kept apart: one that is stuck or gone slows nobody but its own callers.
+
+Each tenant's way to each of its providers has so many calls in flight, and as many waiting for a place (a bulkhead);
+a breaker, so that what cannot be reached is said to be so at once; and a budget of retries, for calls that the provider
+has not worked on.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, seconds_to_wait
+from serving.core.retries import FIRST, earn, wait_asked_for
+from serving.gateway.authenticate import Caller
+from serving.gateway.metrics import Metrics
+from serving.gateway.refusals import teacher_late, teacher_left_alone, teacher_unreachable, too_many_in_flight
+from serving.gateway.upstream import Body, Reply, UnableToReach, UnableToReachInTime, Upstream, sent_headers
+from serving.gateway.wire import Headers, Request
+
+BEFORE_AGAIN = 0.1  # seconds before a second try at what could not be reached
+IDLE_WAYS = 10_000  # beyond so many, those that nobody uses are forgotten
+
+
+@dataclass(slots=True)
+class Way:
+    """One tenant's way to one of its providers."""
+
+    in_flight: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    breaker: Breaker = CLOSED
+    retries: float = FIRST
+
+    async def enter(self, *, most: int) -> None:
+        """Take a place, or wait for one. Raises Refused where as many wait already."""
+        if self.in_flight < most:
+            self.in_flight += 1
+            return
+        if len(self.waiting) >= most:
+            raise too_many_in_flight(2 * most)
+        turn = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # the place came in the same moment
+            raise
+
+    def leave(self) -> None:
+        """Give the place to the next who waits."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.in_flight -= 1
+
+    def take_retry(self) -> bool:
+        """Whether one more retry is in the budget; it is used up then."""
+        if self.retries < 1.0:
+            return False
+        self.retries -= 1.0
+        return True
+
+    @property
+    def is_forgettable(self) -> bool:
+        """Whether a new one would do as well."""
+        return not self.in_flight and self.breaker is CLOSED
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    body: Body
+
+
+class Teachers:
+    """All ways of this process. `most` bounds the calls in flight on each, and those that wait besides."""
+
+    def __init__(
+        self, upstream: Upstream, *, most: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._upstream = upstream
+        self._most = most
+        self._metrics = metrics
+        self._ways: dict[tuple[str, str], Way] = {}
+
+    async def ask(self, request: Request, caller: Caller, *, method: str, body: Body, again: bool) -> Reply:
+        """Send the caller's request to the tenant's own provider, whoever the caller says it is for. Raises Refused.
+
+        `again`: it may be sent a second time where the provider did not work on it, or asks for that. The reply holds
+        the call's place until it is closed.
+        """
+        way = self._way(caller)
+        await way.enter(most=self._most)
+        reply = None
+        try:
+            reply = await self._ask(way, _errand(request, caller, method, body), again=again)
+            return _Placed(reply, way)
+        finally:
+            if reply is None:
+                way.leave()
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        await self._upstream.close()
+
+    def _way(self, caller: Caller) -> Way:
+        key = (caller.key.tenant_id, caller.teacher.base_url)
+        way = self._ways.get(key)
+        if way is None:
+            if len(self._ways) >= IDLE_WAYS:
+                self._ways = {name: used for name, used in self._ways.items() if not used.is_forgettable}
+            way = self._ways[key] = Way()
+        return way
+
+    async def _ask(self, way: Way, errand: _Errand, *, again: bool) -> Reply:
+        way.retries = earn(way.retries)
+        try:
+            reply = await self._try(way, errand)
+        except UnableToReach as error:
+            if not (again and error.untouched and way.take_retry()):
+                raise _refusal(error) from error
+            self._metrics.count_retry(why="unreachable")
+            await asyncio.sleep(BEFORE_AGAIN)
+        else:
+            wait = wait_asked_for(reply.status, reply.headers) if again else None
+            if wait is None or not way.take_retry():
+                return reply
+            reply.close()
+            self._metrics.count_retry(why="busy")
+            await asyncio.sleep(wait)
+        try:
+            return await self._try(way, errand)
+        except UnableToReach as error:
+            raise _refusal(error) from error
+
+    async def _try(self, way: Way, errand: _Errand) -> Reply:
+        if way.breaker is not CLOSED:
+            now = self._clock()
+            if seconds := seconds_to_wait(way.breaker, now=now):
+                raise teacher_left_alone(seconds)
+            way.breaker = after_passing(way.breaker, now=now)
+        opened = way.breaker.opened
+        try:
+            reply = await self._upstream.ask(errand.method, errand.url, headers=errand.headers, body=errand.body)
+        except UnableToReach:
+            if errand.body is None or isinstance(errand.body, bytes):  # else the caller's body may have broken off
+                way.breaker = after_failure(way.breaker, opened=opened, now=self._clock())
+            raise
+        way.breaker = CLOSED
+        return reply
+
+
+class _Placed:
+    """A reply that gives its call's place free when it is closed."""
+
+    def __init__(self, reply: Reply, way: Way) -> None:
+        self.status = reply.status
+        self.headers: Headers = reply.headers
+        self._reply = reply
+        self._way: Way | None = way
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises UnableToFinish."""
+        return self._reply.chunks()
+
+    def close(self) -> None:
+        """Hang up if the body is not finished, and leave."""
+        self._reply.close()
+        if self._way is not None:
+            self._way.leave()
+            self._way = None
+
+
+def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Errand:
+    headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
+    if not isinstance(body, bytes):  # whose length only the caller knows
+        headers += [("content-length", value.decode()) for name, value in request.headers if name == b"content-length"]
+    return _Errand(method, caller.teacher.base_url + request.target, headers, body)
+
+
+def _refusal(error: UnableToReach) -> Exception:
+    return teacher_late() if isinstance(error, UnableToReachInTime) else teacher_unreachable()
