@@ -17,6 +17,7 @@ from config.paths import ROOT
 
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 20.0
+TELL_SECONDS = 5.0  # between two words on a process that is slow to start
 
 
 class UnableToRun(Exception):
@@ -130,13 +131,15 @@ class Household:
     def wait_ready(self, name: str, *, tell: Callable[[str], None] = lambda _: None) -> None:
         """Wait until a started process can be used. Raises UnableToRun."""
         program, process = next(one for one in self._running if one[0].name == name)
-        started = time.monotonic()
+        started, told = time.monotonic(), 0.0
         while not _is_ready(program):
             waited = time.monotonic() - started
             if process.poll() is not None or waited > program.seconds:
                 why = "ended" if process.poll() is not None else f"is not ready after {waited:.0f} s"
                 raise UnableToRun(f"{name} {why}: see {self.logs / name}.log")
-            tell(f"{name} is starting ({waited:.0f} s)")
+            if waited >= told + TELL_SECONDS:
+                told = waited
+                tell(f"{name} is starting ({waited:.0f} s)")
             time.sleep(0.25)
 
     def tell(self, **environ: str) -> None:

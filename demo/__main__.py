@@ -11,8 +11,10 @@ import aiohttp
 
 from demo import house, story
 from demo.customer import Customer, UnableToDo
+from demo.provider import UnableToUse
 from demo.screen import Screen
 
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # The production rules with a quicker clock: looks every two seconds, and on the way to full every answer is audited,
 # since a demo has few.
 PACE = {
@@ -41,30 +43,31 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")
     parser.add_argument("--full", action="store_true", help="train all four workloads")
     options = parser.parse_args(arguments)
-    for ending in (signal.SIGINT, signal.SIGTERM):
+    for ending in ENDINGS:
         signal.signal(ending, signal.default_int_handler)
     screen = Screen()
     state = Path(os.environ.get("DEMO_STATE_DIR", house.ROOT / ".state" / "demo"))
-    home = None
+    started = house.Started()
     try:
         screen.step("Starting PostgreSQL, Valkey, vLLM, encoder, feed, gateway, web, worker, trainer, beat")
         pace = {**PACE, **PACE_FULL} if options.full else PACE
-        home = house.start(state=state, pace=pace, tell=lambda line: screen.show(line))
+        home = house.start(started, state=state, pace=pace, tell=screen.show)
         account = asyncio.run(tell_story(home, FULL if options.full else story.Scale(), screen))
         if not options.exit:
             screen.note("everything stays up; Ctrl-C stops it")
             home.product.wait()
         return 0 if story.held(account) else 1
-    except (story.StoryBroke, UnableToDo, house.UnableToStart) as error:
+    except (story.StoryBroke, UnableToDo, UnableToUse, house.UnableToStart) as error:
         screen.note(f"the demo stopped: {error}")
         screen.note(f"logs: {state / 'logs'}")
         return 1
     except KeyboardInterrupt:
         return 130
     finally:
-        if home is not None:
-            screen.note("stopping every process")
-            home.stop()
+        for ending in ENDINGS:  # a second Ctrl-C must not leave half of them behind
+            signal.signal(ending, signal.SIG_IGN)
+        screen.note("stopping every process")
+        started.stop()
 
 
 async def tell_story(home: house.House, scale: story.Scale, screen: Screen) -> story.Account:

@@ -8,9 +8,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from demo.provider import Provider, real_provider
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 40.0
@@ -21,35 +24,55 @@ class UnableToStart(Exception):
     """A process ended, or did not come up in time; the message names its log."""
 
 
+@dataclass(slots=True)
+class Started:
+    """The processes that run so far."""
+
+    processes: list[subprocess.Popen[Any]] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Ask all to end, newest first (the product stops its own processes), and see to it that they do."""
+        running = [process for process in reversed(self.processes) if process.poll() is None]
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """Where everything is to be found."""
 
     web: str
     gateway: str
-    teacher: str
-    teacher_key: str = field(repr=False)
+    teacher: Provider
     product: subprocess.Popen[str]
-    stand_in: subprocess.Popen[bytes] | None
-
-    def stop(self) -> None:
-        """Stop the product, which stops its own processes, then the teacher."""
-        for process in (self.product, self.stand_in):
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(timeout=STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
 
 
-def start(*, state: Path, pace: dict[str, str], tell: Callable[[str], None]) -> House:
-    """Start everything on a fresh state directory. Raises UnableToStart."""
+def start(started: Started, *, state: Path, pace: dict[str, str], tell: Callable[[str], None]) -> House:
+    """Start everything on a fresh state directory; what runs is in `started` at once, so that it can be stopped at any
+    moment. Raises UnableToStart, UnableToUse.
+    """
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
     ports = {name: pick_port(wanted) for name, wanted in PORTS.items()}
-    stand_in, teacher, teacher_key = _teacher(ports["teacher"], state)
+    teacher = real_provider(os.environ) or _stand_in(started, ports["teacher"], state)
+    product = _start_product(started, ports, state, pace)
+    house = House(f"http://127.0.0.1:{ports['web']}", f"http://127.0.0.1:{ports['gateway']}", teacher, product)
+    _follow(product, tell)
+    for process in started.processes:
+        if process.poll() is not None:
+            raise UnableToStart(f"the stand-in teacher ended; its log: {state / 'teacher.log'}")
+    return house
+
+
+def _start_product(
+    started: Started, ports: Mapping[str, int], state: Path, pace: dict[str, str]
+) -> subprocess.Popen[str]:
     environ = {
         **os.environ,
         **pace,
@@ -57,6 +80,7 @@ def start(*, state: Path, pace: dict[str, str], tell: Callable[[str], None]) -> 
         "STATE_DIR": str(state),
         "MODELS_DIR": os.environ.get("MODELS_DIR", str(ROOT / ".state" / "models")),
         "SECRET_KEY": secrets.token_urlsafe(48),
+        "PYTHONWARNINGS": "ignore:XDG_RUNTIME_DIR is not set",  # a bare machine has none, and nobody needs it
     }
     command = [sys.executable, "manage.py", "up"]
     command += [f"--{name}-port={ports[name]}" for name in ("web", "gateway", "vllm", "encoder")]
@@ -69,22 +93,8 @@ def start(*, state: Path, pace: dict[str, str], tell: Callable[[str], None]) -> 
         text=True,
         start_new_session=True,
     )
-    house = House(
-        f"http://127.0.0.1:{ports['web']}",
-        f"http://127.0.0.1:{ports['gateway']}",
-        teacher,
-        teacher_key,
-        product,
-        stand_in,
-    )
-    try:
-        _follow(house, tell)
-        if stand_in is not None and stand_in.poll() is not None:
-            raise UnableToStart(f"the stand-in teacher ended; its log: {state / 'teacher.log'}")
-    except UnableToStart:
-        house.stop()
-        raise
-    return house
+    started.processes.append(product)
+    return product
 
 
 PORTS = {"web": 8780, "gateway": 8787, "vllm": 8790, "encoder": 8791, "teacher": 8799}
@@ -103,13 +113,10 @@ def pick_port(wanted: int) -> int:
     raise UnableToStart("no free port on this machine")
 
 
-def _teacher(port: int, state: Path) -> tuple[subprocess.Popen[bytes] | None, str, str]:
-    """The stand-in, or the real provider that the environment names."""
-    real, key = os.environ.get("TEACHER_BASE_URL"), os.environ.get("TEACHER_API_KEY")
-    if real and key:
-        return None, real.rstrip("/").removesuffix("/v1"), key
+def _stand_in(started: Started, port: int, state: Path) -> Provider:
     made_up = secrets.token_urlsafe(24)
-    return start_stand_in(port=port, credential=made_up, log=state / "teacher.log"), f"http://127.0.0.1:{port}", made_up
+    started.processes.append(start_stand_in(port=port, credential=made_up, log=state / "teacher.log"))
+    return Provider(f"http://127.0.0.1:{port}", made_up)
 
 
 def start_stand_in(*, port: int, credential: str, log: Path) -> subprocess.Popen[bytes]:
@@ -120,11 +127,11 @@ def start_stand_in(*, port: int, credential: str, log: Path) -> subprocess.Popen
         return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def _follow(house: House, tell: Callable[[str], None]) -> None:
+def _follow(product: subprocess.Popen[str], tell: Callable[[str], None]) -> None:
     """Pass on what the start says, until everything is up."""
     deadline = time.monotonic() + START_SECONDS
     said: list[str] = []
-    output = house.product.stdout
+    output = product.stdout
     while output is not None and time.monotonic() < deadline:
         line = output.readline()
         if not line:

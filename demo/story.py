@@ -6,7 +6,7 @@ Everything is seen from outside: forms of the portal, the API by key, the gatewa
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -23,6 +23,8 @@ ALL = ("routing", "exceptions", "clauses", "invoices")
 LOOK_SECONDS = 1.0
 PATIENCE_SECONDS = 1800.0
 AT_FULL = 10.0  # calls of a burst that go to a student which needs no more audits
+MEASURED_ODD = 0.06  # of the counted traffic: enough to see what becomes of such calls
+BESIDE = 0.04  # of live traffic, for each workload that has no student
 SPARE = 1.1  # a few calls are odd, or get no audit
 LEAST_COVERAGE = 0.25
 
@@ -48,12 +50,16 @@ class Account:
     """What the end of the story prints."""
 
     arms: Counter[str] = field(default_factory=Counter)
-    eligible: int = 0
+    eligible: int = 0  # ordinary calls of workloads with a student
+    covered: int = 0  # of these, answered by the student
+    odd: int = 0  # out of distribution, or oversized
+    odd_by_student: int = 0
     audits: int = 0
     differing: int = 0
     statement: dict[str, Any] = field(default_factory=dict)
     balanced: bool = False
     logged: int = 0
+    logged_by_student: int = 0
 
 
 async def sign_up(customer: Customer, house: House, screen: Screen) -> None:
@@ -63,35 +69,36 @@ async def sign_up(customer: Customer, house: House, screen: Screen) -> None:
     await customer.submit(
         "/settings/preferences", form="/settings", name="Northwind Freight", approval="automatic", log_content="on"
     )
-    for provider in ("openai", "anthropic"):
+    for provider in house.teacher.dialects:
         await customer.submit(
             "/settings/credentials",
             form="/settings",
             provider=provider,
-            base_url=house.teacher,
-            secret=house.teacher_key,
+            base_url=house.teacher.base_url,
+            secret=house.teacher.key,
             stance="internal_only",
         )
     await customer.make_key("production")
     screen.note(f"API key made; one base URL to change: {house.gateway}/v1")
-    await _until(lambda: _gateway_knows(customer, house), screen, "the gateway learns the key")
+
+    async def known() -> bool | None:
+        screen.show("the gateway learns the key")
+        return await _gateway_knows(customer, house)
+
+    await _until(known, screen, "the gateway learns the key")
 
 
 async def teach(customer: Customer, house: House, scale: Scale, screen: Screen) -> None:
     """The company's traffic, all answered by the teacher, all logged."""
     screen.step("Traffic through the gateway, by the openai and anthropic SDKs; the teacher answers, the log remembers")
-    batches = [(scale.learnt, scale.teaching * len(scale.learnt), 0)]
-    others = tuple(name for name in ALL if name not in scale.learnt)
-    if others:
-        batches.append((others, scale.beside * len(others), 1))
-    total, done = sum(calls for _, calls, _ in batches), Counter[str]()
+    weights = {name: float(scale.teaching if name in scale.learnt else scale.beside) for name in ALL}
+    total, done = int(sum(weights.values())), Counter[str]()
 
     def heard(outcome: Outcome) -> None:
         done[outcome.error or "answered"] += 1
         screen.show(f"{sum(done.values())} of {total} calls", done=sum(done.values()) / total)
 
-    for workloads, calls, seed in batches:
-        await send(_plan(customer, house, scale, workloads, calls, seed), on_call=heard)
+    await send(_plan(customer, house, scale, weights, total, seed=0), on_call=heard)
     if done["answered"] < 0.99 * total:
         raise StoryBroke(f"only {done['answered']} of {total} calls were answered: {dict(done)}")
 
@@ -152,8 +159,8 @@ async def roll_out(
             return
         weights = _weigh(rollouts, ids)
         calls = min(scale.burst, round(sum(weights.values()))) if weights else scale.burst
-        plan = replace(_plan(customer, house, scale, scale.learnt, calls, seed), weights=weights)
-        await send(plan, on_call=_counter(calls, ids, screen))
+        live = _mix(scale, weights or dict.fromkeys(scale.learnt, 1.0))
+        await send(_plan(customer, house, scale, live, calls, seed=seed), on_call=_counter(calls, ids, screen))
         seed = 2 + (seed - 1) % 12
         await _digest(customer, screen)
     raise StoryBroke("the rollout did not reach full share in time")
@@ -166,10 +173,12 @@ async def measure(customer: Customer, house: House, scale: Scale, screen: Screen
 
     def heard(outcome: Outcome) -> None:
         account.arms[outcome.arm or outcome.error or "none"] += 1
-        account.eligible += not outcome.odd
+        _count(account, outcome, scale)
         screen.show(f"{dict(account.arms)}", done=sum(account.arms.values()) / scale.measured)
 
-    await send(_plan(customer, house, scale, scale.learnt, scale.measured, 15), on_call=heard)
+    weights = _mix(scale, dict.fromkeys(scale.learnt, 1.0))
+    plan = replace(_plan(customer, house, scale, weights, scale.measured, seed=15), odd_share=MEASURED_ODD)
+    await send(plan, on_call=heard)
     return account
 
 
@@ -186,8 +195,8 @@ async def settle(customer: Customer, account: Account, screen: Screen) -> None:
         statements = await customer.read_all("statements")
         account.logged = len(calls)
         account.statement = statements[0] if statements else {}
-        spent = sum((Decimal(call["teacher_cost"] or 0) for call in calls), Decimal(0))
-        account.balanced = bool(statements) and _balances(account.statement, calls, spent)
+        account.logged_by_student = sum(call["arm"] == "student" for call in calls)
+        account.balanced = bool(statements) and _balances(account.statement, calls, await customer.read_all("runs"))
         now = Counter({"audits": account.audits, "calls": len(calls)})
         screen.show(
             f"{account.audits} audits, {len(calls)} calls logged, "
@@ -203,12 +212,15 @@ async def settle(customer: Customer, account: Account, screen: Screen) -> None:
 def tell_end(account: Account, house: House, screen: Screen) -> None:
     """The figures, as they are on the portal's pages too."""
     low, high = clopper_pearson_interval(account.audits - account.differing, account.audits)
-    statement, student = account.statement, account.arms["student"]
+    statement = account.statement
     agreement = 1 - account.differing / account.audits if account.audits else 0.0
     money = statement["currency"]
+    served = account.logged_by_student / max(account.logged, 1)
     lines = [
-        f"calls logged        {account.logged}",
-        f"coverage            {student / max(account.eligible, 1):.3f} of {account.eligible} ordinary calls, all new",
+        f"calls logged        {account.logged}, {served:.1%} answered by the student",
+        f"coverage            {account.covered / max(account.eligible, 1):.3f} of {account.eligible} ordinary calls "
+        "of what was learnt, all new",
+        f"odd and oversized   {account.odd} calls, {account.odd_by_student} of them answered by the student",
         f"arms                {dict(account.arms)}",
         f"measured agreement  {agreement:.4f}  95 % interval [{low:.4f}, {high:.4f}], {account.audits} audits",
         f"teacher would cost  {_round(statement['counterfactual'])} {money}",
@@ -227,18 +239,40 @@ def tell_end(account: Account, house: House, screen: Screen) -> None:
 
 def held(account: Account) -> bool:
     """Whether a student really served and the books balance."""
-    return account.arms["student"] > 0 and account.balanced
+    return account.covered > 0 and account.balanced
 
 
-def _plan(customer: Customer, house: House, scale: Scale, workloads: tuple[str, ...], calls: int, seed: int) -> Plan:
+def _plan(
+    customer: Customer, house: House, scale: Scale, weights: Mapping[str, float], calls: int, *, seed: int
+) -> Plan:
     return Plan(
         base_url=house.gateway,
         key=customer.key,
         calls=calls,
         concurrency=scale.concurrency,
         seed=seed,
-        workloads=workloads,
+        workloads=tuple(weights),
+        weights=weights,
+        dialects=house.teacher.dialects,
+        model=house.teacher.model,
+        sdk_share=1.0,
     )
+
+
+def _mix(scale: Scale, learnt: Mapping[str, float]) -> dict[str, float]:
+    """Live traffic: the workloads with a student by their weights, and some calls of each other one."""
+    others = [name for name in ALL if name not in scale.learnt]
+    return {**learnt, **dict.fromkeys(others, BESIDE * sum(learnt.values()))}
+
+
+def _count(account: Account, outcome: Outcome, scale: Scale) -> None:
+    by_student = outcome.arm == "student"
+    if outcome.odd:
+        account.odd += 1
+        account.odd_by_student += by_student
+    elif outcome.workload in scale.learnt:
+        account.eligible += 1
+        account.covered += by_student
 
 
 async def _gateway_knows(customer: Customer, house: House) -> bool | None:
@@ -370,10 +404,16 @@ async def _digest(customer: Customer, screen: Screen) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _balances(statement: dict[str, Any], calls: list[dict[str, Any]], spent: Decimal) -> bool:
-    """To the cent, and call for call."""
-    even = abs(Decimal(statement["teacher_cost"]) - spent) < Decimal("0.01")
-    return even and statement["calls"] == len(calls)
+def _balances(statement: dict[str, Any], calls: list[dict[str, Any]], runs: list[dict[str, Any]]) -> bool:
+    """To the cent, and call for call: what calls and runs say they cost, and what is left of what they would have."""
+    taught = sum((Decimal(call["teacher_cost"] or 0) for call in calls), Decimal(0))
+    trained = sum((Decimal(run["cost"] or 0) for run in runs), Decimal(0))
+    pairs = (
+        (Decimal(statement["teacher_cost"]), taught),
+        (Decimal(statement["training_cost"]), trained),
+        (Decimal(statement["saving"]), Decimal(statement["counterfactual"]) - _spent(statement)),
+    )
+    return statement["calls"] == len(calls) and all(abs(one - other) < Decimal("0.01") for one, other in pairs)
 
 
 def _spent(statement: dict[str, Any]) -> Decimal:

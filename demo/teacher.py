@@ -21,6 +21,7 @@ import uvicorn
 
 from demo.expert import UnableToAnswer, answer
 from demo.wire import write_error, write_events, write_models, write_reply
+from demo.workloads import DIALECTS
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,6 +40,7 @@ class Manner:
 
     credential: str = DEFAULT_CREDENTIAL
     latency_ms: float = 40.0
+    dialects: tuple[str, ...] = DIALECTS  # a provider that speaks only one refuses the other's credential
 
 
 class Teacher:
@@ -60,15 +62,16 @@ class Teacher:
             return
         dialect = _DIALECTS.get(path) or ("anthropic" if "anthropic-version" in headers else "openai")
         try:
-            self._authorise(headers)
+            self._authorise(headers, dialect)
             await self._serve(scope, receive, send, dialect, headers)
         except UnableToAnswer as refused:
             await _send_body(send, refused.status, write_error(refused.status, refused.message, dialect=dialect))
 
-    def _authorise(self, headers: dict[str, str]) -> None:
+    def _authorise(self, headers: dict[str, str], dialect: str) -> None:
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
         offered = headers.get("x-api-key") or bearer
-        if not hmac.compare_digest(offered.encode(), self._manner.credential.encode()):
+        known = hmac.compare_digest(offered.encode(), self._manner.credential.encode())
+        if not known or dialect not in self._manner.dialects:
             raise UnableToAnswer("Incorrect API key provided", status=401)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, dialect: str, headers: dict[str, str]) -> None:

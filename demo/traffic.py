@@ -23,7 +23,7 @@ import aiohttp
 from demo.callers import Heard, PlainCaller, SdkCaller, UnableToCall
 from demo.grammar.odd import draw_odd
 from demo.grammar.sampling import SEEDS, Sample, Workload, draw_samples
-from demo.workloads import WORKLOADS, build_body
+from demo.workloads import DIALECTS, WORKLOADS, build_body, speak
 
 OnCall = Callable[["Outcome"], None]
 
@@ -41,6 +41,8 @@ class Plan:
     seed: int = 0
     workloads: tuple[str, ...] = tuple(WORKLOADS)
     weights: Mapping[str, float] = field(default_factory=dict)
+    dialects: tuple[str, ...] = DIALECTS  # that the provider speaks
+    model: str = ""  # that it is asked for, each workload's own if none is named
     odd_share: float = 0.02
     stream_share: float = 0.1
     sdk_share: float = 0.1
@@ -124,7 +126,8 @@ class Tally:
 def plan_errands(plan: Plan) -> Iterator[Errand]:
     """The calls of a plan, always the same for the same plan. Raises UnableToPartition for a seed beyond the last."""
     rng = Random(f"errands/{plan.seed}")
-    streams = [(WORKLOADS[name], draw_samples(WORKLOADS[name], seed=plan.seed)) for name in plan.workloads]
+    spoken = [speak(WORKLOADS[name], dialects=plan.dialects, model=plan.model) for name in plan.workloads]
+    streams = [(workload, draw_samples(workload, seed=plan.seed)) for workload in spoken]
     weights = [plan.weights.get(name, 0.0 if plan.weights else 1.0) for name in plan.workloads]
     for _ in range(plan.calls):
         ((workload, samples),) = rng.choices(streams, weights)

@@ -1,6 +1,7 @@
 """Lists the demo's workloads and puts a query into the request body that its caller would send."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from demo.grammar import clauses, exceptions, invoices, routing
 from demo.grammar.sampling import Workload
@@ -8,6 +9,17 @@ from demo.grammar.sampling import Workload
 WORKLOADS: Mapping[str, Workload] = {
     workload.name: workload for workload in (routing.WORKLOAD, exceptions.WORKLOAD, clauses.WORKLOAD, invoices.WORKLOAD)
 }
+
+
+DIALECTS = ("openai", "anthropic")
+_MODELS = {workload.dialect: workload.model for workload in WORKLOADS.values()}
+
+
+def speak(workload: Workload, *, dialects: Sequence[str] = DIALECTS, model: str = "") -> Workload:
+    """The workload as it is put to a provider that speaks these dialects, and knows this model if one is named."""
+    dialect = workload.dialect if workload.dialect in dialects else dialects[0]
+    own = workload.model if dialect == workload.dialect else _MODELS[dialect]
+    return replace(workload, dialect=dialect, model=model or own)
 
 
 def build_body(workload: Workload, *, query: str, stream: bool = False) -> dict[str, object]:
@@ -31,12 +43,18 @@ def unwrap_query(workload: Workload, content: str) -> str:
 
 
 def _build_openai(workload: Workload, content: str) -> dict[str, object]:
-    return {
+    body: dict[str, object] = {
         "model": workload.model,
         "messages": [{"role": "system", "content": workload.system}, {"role": "user", "content": content}],
         "max_tokens": workload.max_tokens,
         "temperature": 0,
     }
+    if workload.tool is not None:
+        name, description, schema = workload.tool
+        function = {"name": name, "description": description, "parameters": schema}
+        body["tools"] = [{"type": "function", "function": function}]
+        body["tool_choice"] = {"type": "function", "function": {"name": name}}
+    return body
 
 
 def _build_anthropic(workload: Workload, content: str) -> dict[str, object]:

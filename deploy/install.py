@@ -8,6 +8,7 @@ import hashlib
 import subprocess
 import sys
 import venv
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +27,8 @@ def main(arguments: list[str]) -> int:
     mark = home / MARK
     if mark.exists() and mark.read_text() == digest:
         return 0
+    sys.stdout.write(f"installing what {LOCK.name} names into {home.name}: some minutes, once\n")
+    sys.stdout.flush()
     if not (home / "bin" / "python").exists():
         venv.create(home, with_pip=True)
     if not install(home / "bin" / "python"):
@@ -36,18 +39,43 @@ def main(arguments: list[str]) -> int:
 
 def install(python: Path) -> bool:
     """Install the lock, first with what this machine's pip finds, then with PyTorch's index beside it."""
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile"]
-    pip += ["-r", str(LOCK)]  # bytecode is written as it is used: most of these packages' files never are
+    pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    pip += ["--no-deps", "--no-compile"]  # bytecode is written as it is used: most of these packages' files never are
+    pip += ["-r", str(LOCK)]
     for extra in ([], ["--extra-index-url", TORCH_INDEX]):
-        done = subprocess.run([*pip, *extra], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        if done.returncode == 0:
+        said: deque[str] = deque(maxlen=30)
+        if run_pip([*pip, *extra], said) == 0:
             return True
-    sys.stderr.write(done.stderr[-2000:])
+    sys.stderr.write("".join(said))
     sys.stderr.write(
         "\nThe lock could not be installed. If the lines above name torch: its CPU build was found neither on this"
         f"\nmachine (pip's find-links) nor at {TORCH_INDEX}; make one of the two reachable and run this again.\n"
     )
     return False
+
+
+def run_pip(command: list[str], said: deque[str]) -> int:
+    """Run pip, say how far it is, and keep its last lines in `said`; gives its exit status."""
+    wanted = sum(not line.startswith((" ", "#", "-")) and bool(line.strip()) for line in LOCK.read_text().splitlines())
+    found = 0
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            said.append(line)
+            if line.startswith("Collecting "):
+                found += 1
+                show(f"{found} of {wanted} packages found", last=found == wanted, now_and_then=found % 20 == 0)
+            elif line.startswith("Installing collected packages"):
+                show(f"unpacking {found} packages", last=True)
+    return process.returncode
+
+
+def show(text: str, *, last: bool = False, now_and_then: bool = False) -> None:
+    """One living line on a terminal, a line now and then elsewhere."""
+    if sys.stdout.isatty():
+        sys.stdout.write(f"\r\x1b[2K{text}" + ("\n" if last else ""))
+    elif last or now_and_then:
+        sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

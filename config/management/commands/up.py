@@ -61,7 +61,7 @@ class Command(BaseCommand):
             household.start(program)
         for program in wanted:
             if not told:
-                household.wait_ready(program.name)
+                household.wait_ready(program.name, tell=self._tell)
                 self._tell(f"{program.name} is ready")
         self._tell("everything is up")
 
