@@ -12,8 +12,7 @@ import pytest
 
 from tests.fakes.serve import free_port
 from tests.serving.gateway.cast import PLAIN, SECRET, Stage, openai_ask, read_spool
-
-IN_FLIGHT = 1000
+from tests.serving.gateway.crowd import IN_FLIGHT, cut_off, wait_until_ready
 
 
 @pytest.fixture
@@ -34,51 +33,9 @@ def process(stage):
     gateway.wait(10)
 
 
-async def wait_until_ready(http: aiohttp.ClientSession, url: str) -> None:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                async with http.get(f"{url}/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            except aiohttp.ClientConnectionError:
-                await asyncio.sleep(0.02)
-
-
-async def call_until_cut_off(http: aiohttp.ClientSession, url: str, *, number: int, whole: list[str]) -> None:
-    """Call again and again; note the id of each answer that was read to its end."""
-    ask = openai_ask("gpt-4o", stream=True) if number % 10 == 0 else openai_ask(f"delay-{number % 400}")
-    while True:
-        try:
-            async with http.post(f"{url}/v1/chat/completions", json=ask) as answer:
-                await answer.read()
-                whole.append(answer.headers["x-understudy-call"])
-        except (aiohttp.ClientError, OSError):
-            return
-
-
-async def kill_amid_calls(gateway: subprocess.Popen, url: str) -> list[str]:
-    headers = {"authorization": f"Bearer {PLAIN.plain}"}
-    timeout = aiohttp.ClientTimeout(total=None)
-    connector = aiohttp.TCPConnector(limit=0)
-    whole: list[str] = []
-    async with aiohttp.ClientSession(headers=headers, connector=connector, timeout=timeout) as http:
-        await wait_until_ready(http, url)
-        calls = [
-            asyncio.create_task(call_until_cut_off(http, url, number=number, whole=whole))
-            for number in range(IN_FLIGHT)
-        ]
-        async with asyncio.timeout(40):
-            while len(whole) < IN_FLIGHT * 3 // 2:
-                await asyncio.sleep(0.001)
-        gateway.send_signal(signal.SIGKILL)
-        await asyncio.gather(*calls)
-    return whole
-
-
 def test_a_gateway_killed_amid_a_thousand_calls_has_recorded_every_answer_it_gave_once(stage: Stage, process):
     gateway, url = process
-    whole = asyncio.run(kill_amid_calls(gateway, url))
+    whole = asyncio.run(cut_off(url, key=PLAIN.plain, cut=gateway.kill))
     assert gateway.wait(10) == -signal.SIGKILL
     recorded = Counter(record.id for record in read_spool(stage.spool_dir))
     assert len(whole) == len(set(whole)) >= IN_FLIGHT
