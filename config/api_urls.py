@@ -6,11 +6,18 @@ from billing import api as billing
 from ingestion import api as ingestion
 from serving import api as serving
 from tenants import api as tenants
+from tenants import credentials_api as credentials
+from tenants import members_api as members
 from training import api as training
 
 app_name = "api"
 urlpatterns = [
     path("tenant", tenants.TenantDetail.as_view(), name="tenant"),
+    path("members", members.MemberList.as_view(), name="members"),
+    path("members/<int:id>/role", members.MemberRole.as_view(), name="member-role"),
+    path("members/<int:id>/remove", members.MemberRemoval.as_view(), name="member-remove"),
+    path("credentials", credentials.CredentialList.as_view(), name="credentials"),
+    path("credentials/<uuid:id>/stance", credentials.CredentialStance.as_view(), name="credential-stance"),
     path("keys", tenants.KeyList.as_view(), name="keys"),
     path("keys/<uuid:id>/revoke", tenants.KeyRevocation.as_view(), name="key-revoke"),
     path("events", tenants.EventList.as_view(), name="events"),
@@ -21,6 +28,7 @@ urlpatterns = [
     path("workloads", ingestion.WorkloadList.as_view(), name="workloads"),
     path("workloads/<uuid:id>", ingestion.WorkloadDetail.as_view(), name="workload"),
     path("workloads/<uuid:id>/promise", ingestion.WorkloadPromise.as_view(), name="workload-promise"),
+    path("workloads/<uuid:id>/spend", billing.WorkloadSpend.as_view(), name="workload-spend"),
     path("calls", ingestion.CallList.as_view(), name="calls"),
     path("calls/<uuid:id>", ingestion.CallDetail.as_view(), name="call"),
     path("datasets", ingestion.DatasetList.as_view(), name="datasets"),
@@ -42,5 +50,6 @@ urlpatterns = [
     path("rollouts/<uuid:id>/back-to-teacher", serving.RolloutBackToTeacher.as_view(), name="rollout-back-to-teacher"),
     path("statements", billing.StatementList.as_view(), name="statements"),
     path("statements/<uuid:id>", billing.StatementDetail.as_view(), name="statement"),
+    path("statements/<uuid:id>/items", billing.StatementItems.as_view(), name="statement-items"),
     path("invoices", billing.InvoiceList.as_view(), name="invoices"),
 ]

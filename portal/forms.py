@@ -1,22 +1,18 @@
 """What people may type, and what is said when it can't be."""
 
-import socket
 from typing import Any
-from urllib.parse import urlsplit
 
 from django import forms
-from django.conf import settings
 from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import validate_password
 
 from ingestion.core.calls import Dialect
 from ingestion.erase import LONGEST_SUBJECT
 from ingestion.models import Workload
-from tenants.addresses import is_blocked
 from tenants.core.roles import Role
+from tenants.credentials import SECRET_PATTERN, SECRET_RULE, UnableToSendThere, check_base_url
 from tenants.models import ApiKey, ProviderCredential, Tenant, User
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 APPROVALS = [
     (Workload.Approval.TENANT, "As set for the company"),
     (Workload.Approval.AUTOMATIC, "Automatic: start when certified"),
@@ -172,8 +168,10 @@ class CredentialForm(StanceForm):
 
     provider = forms.ChoiceField(choices=DIALECTS)
     base_url = forms.CharField(label="Base URL", max_length=300, help_text="Without /v1.")
-    secret = forms.CharField(
+    secret = forms.RegexField(
+        SECRET_PATTERN,
         label="Provider key",
+        error_messages={"invalid": SECRET_RULE},
         max_length=500,
         min_length=8,
         widget=_password("off"),
@@ -182,33 +180,11 @@ class CredentialForm(StanceForm):
     field_order = ["provider", "base_url", "secret", "stance"]
 
     def clean_base_url(self) -> str:
-        """An address calls may be sent to: https, or loopback where this isn't production."""
-        typed = str(self.cleaned_data["base_url"]).strip().rstrip("/")
+        """An address calls may be sent to."""
         try:
-            parts = urlsplit(typed)
-            host, _ = parts.hostname, parts.port
-            (host or "").encode("idna")
-        except ValueError as error:
-            raise forms.ValidationError("This is not a URL.") from error
-        if not host or set(typed) & set("?#@ "):
-            raise forms.ValidationError("A plain URL, such as https://api.openai.com.")
-        nearby = host in LOOPBACK and (settings.DEMO or not settings.PRODUCTION)
-        if parts.scheme != "https" and not (parts.scheme == "http" and nearby):
-            raise forms.ValidationError("Your key travels with every call: the URL must begin with https://.")
-        if not settings.PROVIDER_ALLOW_PRIVATE and _leads_inside(host):
-            raise forms.ValidationError("This address is not on the public internet.")
-        if host == urlsplit(settings.GATEWAY_URL).hostname and parts.port == urlsplit(settings.GATEWAY_URL).port:
-            raise forms.ValidationError("This is Understudy's own address: give the provider's.")
-        return typed.removesuffix("/v1")
-
-
-def _leads_inside(host: str) -> bool:
-    """Whether a name or number leads to an address that only our own machines should reach."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return False  # it leads nowhere now; calls to it will say so
-    return any(is_blocked(str(entry[4][0])) for entry in found)
+            return check_base_url(str(self.cleaned_data["base_url"]))
+        except UnableToSendThere as error:
+            raise forms.ValidationError(str(error)) from error
 
 
 def _with_checked_password(form: forms.Form, cleaned: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Sum
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404
 
-from billing.models import Invoice, LedgerEntry, SavingsStatement
+from billing.models import Invoice, SavingsStatement
+from billing.spend import line_items
 from billing.statement import share_in_force
 from ingestion.models import Workload
 from portal.access import PortalRequest, page, show
@@ -105,20 +105,7 @@ def _statement(id: UUID) -> SavingsStatement:
 
 def _items(statement: SavingsStatement) -> list[Item]:
     names: dict[UUID | None, str] = dict(Workload.objects.values_list("id", "name"))
-    rows = (
-        LedgerEntry.objects.filter(
-            hour__gte=statement.starts_at, hour__lt=statement.ends_at, currency=statement.currency
-        )
-        .values("kind", "workload_id", "arm", "model", "currency")
-        .annotate(
-            n=Sum("calls"),
-            read=Sum("input_tokens"),
-            written=Sum("output_tokens"),
-            would=Sum("counterfactual"),
-            s=Sum("actual"),
-        )
-        .order_by("kind", "-would")
-    )
+    rows = line_items(statement).order_by("kind", "-would")
     return [
         Item(
             kind=row["kind"],
@@ -129,7 +116,7 @@ def _items(statement: SavingsStatement) -> list[Item]:
             input_tokens=row["read"],
             output_tokens=row["written"],
             would=row["would"],
-            spent=row["s"],
+            spent=row["spent"],
             currency=row["currency"],
         )
         for row in rows

@@ -1,4 +1,4 @@
-"""The API of who and what happened: keys, events, webhooks; and `TenantView`, inside which every API view acts."""
+"""The API of who and what happened: keys, events, webhooks, preferences; and `TenantView`, in which every view acts."""
 
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from rest_framework.views import APIView
 from tenants.auth import Caller, identify
 from tenants.core.roles import Right
 from tenants.models import ApiKey, Event, Tenant, WebhookDelivery, WebhookEndpoint
+from tenants.preferences import UnableToPrefer, state_preferences
 from tenants.provision import create_key, revoke_key
 from tenants.scope import acting_for
 from tenants.webhook_client import UnableToUseUrl
@@ -292,10 +293,41 @@ class TenantSerializer(serializers.ModelSerializer[Tenant]):
         read_only_fields = fields
 
 
+class PreferencesSerializer(serializers.Serializer[Any]):
+    """What a tenant chooses for all of itself. What is not sent stays as it is."""
+
+    name = serializers.CharField(max_length=120, required=False)
+    approval = serializers.ChoiceField(choices=Tenant.Approval.choices, required=False)
+    log_content = serializers.BooleanField(required=False)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """A misspelt choice alone is refused: whoever sent it would believe that it is in force."""
+        if not attrs:
+            raise serializers.ValidationError("state name, approval or log_content")
+        return attrs
+
+
 class TenantDetail(TenantView):
-    """Who the API thinks you are."""
+    """Who the API thinks you are, and what you chose for all of yourself."""
+
+    needs = Right.MANAGE_TENANT
 
     @extend_schema(responses=TenantSerializer)
     def get(self, request: Request) -> Response:
         """The tenant of the key or the session."""
         return Response(TenantSerializer(Tenant.objects.get()).data)
+
+    @extend_schema(request=PreferencesSerializer, responses=TenantSerializer)
+    def patch(self, request: Request) -> Response:
+        """State some of the preferences. An owner's session may; a key may not, since it could end all logging."""
+        asked = PreferencesSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        # Locked: of two changes at once, the later would put back what the earlier had changed.
+        tenant = Tenant.objects.select_for_update().get()
+        stated = {"name": tenant.name, "approval": tenant.approval, "log_content": tenant.log_content}
+        try:
+            state_preferences(**stated | asked.validated_data, actor=self.caller.actor, now=utc_now())
+        except UnableToPrefer as error:
+            raise serializers.ValidationError({"detail": str(error)}) from error
+        tenant.refresh_from_db()
+        return Response(TenantSerializer(tenant).data)

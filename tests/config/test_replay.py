@@ -1,11 +1,14 @@
 """Holds that a replay says plainly what is wrong with its file or its terms, and that a good one keeps its promise."""
 
+import io
 import json
+from decimal import Decimal
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from config import replay
+from config.management.commands.replay import Command
 from config.replay_file import UnableToRead, read_rows
 from ingestion.models import Workload
 from tenants.scope import acting_for
@@ -104,6 +107,69 @@ def test_too_few_pairs_to_certify_give_a_verdict_that_says_how_many_are_missing(
     assert "more calibration rows" in capsys.readouterr().out
     with acting_for(report["tenant"]):
         assert Workload.objects.count() == 1
+
+
+def plan_of(alpha):
+    return replay.Plan(
+        rows=[],
+        rung="head",
+        alpha=alpha,
+        delta=0.1,
+        promise="per_answer",
+        live_share=0.3,
+        seed=0,
+        model="gpt-4",
+        input_price=Decimal(30),
+        output_price=Decimal(60),
+        hourly_cost=Decimal("0.08"),
+    )
+
+
+def outcome_of(*, differing):
+    return replay.Outcome(
+        calls=100,
+        answered=80,
+        differing=differing,
+        agreement_all=0.9,
+        reasons={"accepted": 80, "unsure": 20},
+        student_seconds=1.0,
+        read_tokens=1000,
+        written_tokens=100,
+        deferred_read=200,
+        deferred_written=20,
+    )
+
+
+def conclude(path, *, differing):
+    """A finished replay's last lines, on an α of 0.05."""
+    plan, command = plan_of(0.05), Command(stdout=io.StringIO())
+    report = {
+        "evaluation": {"student": 0.9},
+        "certificate": {
+            "threshold": 0.5,
+            "differing": 0,
+            "accepted": 200,
+            "calibration_rows": 240,
+            "upper_bound": 0.01,
+        },
+        "live": replay._live_report(plan, outcome_of(differing=differing)),
+        "seconds": 1.0,
+    }
+    try:
+        command.conclude(report, plan, where=path)
+    finally:
+        assert json.loads(path.read_text())["live"]["differing"] == differing
+    return command.stdout.getvalue()
+
+
+def test_a_broken_promise_fails_the_command_after_the_report_is_written(tmp_path):
+    with pytest.raises(CommandError, match="promise is broken") as broken:
+        conclude(tmp_path / "report.json", differing=5)  # of 80: 0.0625
+    assert broken.value.returncode != 0
+
+
+def test_a_promise_kept_to_the_last_answer_is_a_success(tmp_path):
+    assert "promise kept" in conclude(tmp_path / "report.json", differing=4)  # of 80: 0.05
 
 
 def test_a_long_training_says_how_far_it_is(company, now, monkeypatch):

@@ -1,10 +1,13 @@
 """The API for machines: what a key may read and change, pages by cursor, filters that reach nothing else."""
 
 import json
+import re
 
 import pytest
+import yaml
 from django.test import Client
 
+from config.api_urls import urlpatterns
 from serving.models import Rollout
 from tenants.models import Event, WebhookEndpoint
 from tenants.provision import create_key
@@ -36,18 +39,48 @@ def machine(company, world):
 
 def test_everything_that_the_portal_shows_can_be_read(machine, world):
     learning = "workloads calls datasets runs adapters evaluations certificates rollouts"
-    around = f"keys statements invoices endpoints endpoints/{world.endpoint}/deliveries events"
-    for path in f"{learning} {around}".split():
+    around = f"keys members credentials endpoints endpoints/{world.endpoint}/deliveries events"
+    money = f"statements statements/{world.statement}/items invoices"
+    for path in f"{learning} {around} {money}".split():
         assert machine.read(path)["results"], path
     for noun in ("workload", "call", "dataset", "run", "adapter", "rollout", "statement"):
         assert machine.read(f"{noun}s/{getattr(world, noun)}")["id"] == str(getattr(world, noun))
+    assert machine.read(f"workloads/{world.workload}/spend")["workload_id"] == str(world.workload)
+
+
+def test_the_schema_is_openapi_3_1_and_names_every_route_with_its_methods_and_no_other(database):
+    schema = yaml.safe_load(Client().get("/api/schema").content)
+    assert schema["openapi"] == "3.1.0"
+    methods = {"get", "post", "put", "patch", "delete"}
+    described = {path: methods & set(operations) for path, operations in schema["paths"].items()}
+    assert described == {
+        "/api/v1/" + re.sub(r"<\w+:(\w+)>", r"{\1}", str(route.pattern)): {
+            method for method in methods if hasattr(route.callback.view_class, method)
+        }
+        for route in urlpatterns
+    }
+    operations = [schema["paths"][path][method] for path, offered in described.items() for method in offered]
+    assert len({one["operationId"] for one in operations}) == len(operations)
+    assert [one["operationId"] for one in operations if {"key": []} not in one["security"]] == []
 
 
 def test_no_answer_holds_a_body_a_secret_or_a_digest(machine, world, company):
     everything = json.dumps(
-        [machine.read(path) for path in ("calls", "keys", "endpoints", "datasets", "adapters", "tenant")]
+        [
+            machine.read(path)
+            for path in ("calls", "keys", "endpoints", "credentials", "members", "datasets", "adapters", "tenant")
+        ]
     )
-    for secret in ("sealed", "Where is my", company.minted.plain, company.minted.digest, "whsec_", "artifact_key"):
+    for secret in (
+        "sealed",
+        "password",
+        "sk-openai",
+        "Where is my",
+        company.minted.plain,
+        company.minted.digest,
+        "whsec_",
+        "artifact_key",
+    ):
         assert secret not in everything
 
 
@@ -111,6 +144,10 @@ def test_a_key_cannot_make_itself_a_successor(machine, world, company):
     assert machine.send(f"keys/{company.key.id}/revoke").status_code == 403
     assert machine.send("endpoints", {"url": "https://evil.example/"}).status_code == 403
     assert machine.send(f"endpoints/{world.endpoint}/disable").status_code == 403
+    eva = {"email": "eva@evil.example", "role": "owner", "password": "a long enough password"}
+    assert machine.send("members", eva).status_code == 403
+    elsewhere = {"provider": "openai", "base_url": "https://evil.example", "secret": "sk-12345678", "stance": "allowed"}
+    assert machine.send("credentials", elsewhere).status_code == 403
 
 
 def test_a_persons_session_makes_and_revokes_keys_with_the_token(owner, company):

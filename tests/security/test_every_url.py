@@ -66,6 +66,11 @@ PORTAL = {
 }
 API = {
     "tenant": MINE,
+    "members": MINE,
+    "member-role": "membership",
+    "member-remove": "membership",
+    "credentials": MINE,
+    "credential-stance": "credential",
     "keys": MINE,
     "key-revoke": "key",
     "events": MINE,
@@ -76,6 +81,7 @@ API = {
     "workloads": MINE,
     "workload": "workload",
     "workload-promise": "workload",
+    "workload-spend": "workload",
     "calls": MINE,
     "call": "call",
     "datasets": MINE,
@@ -97,6 +103,7 @@ API = {
     "rollout-back-to-teacher": "rollout",
     "statements": MINE,
     "statement": "statement",
+    "statement-items": "statement",
     "invoices": MINE,
 }
 SITE = {name: OPEN for name in ("healthz", "readyz", "metrics", "admin-login", "schema", "api-docs")}
@@ -165,6 +172,7 @@ def attempts(path, client, **headers):
     yield client.post(path, BODY, **headers)
     yield client.post(path, json.dumps(BODY), content_type="application/json", **headers)
     yield client.put(path, json.dumps(BODY), content_type="application/json", **headers)
+    yield client.patch(path, json.dumps(BODY), content_type="application/json", **headers)
     yield client.delete(path, **headers)
 
 

@@ -1,4 +1,7 @@
-"""Replays a file of real queries and real teacher answers, and prints what a student would have given."""
+"""Replays a file of real queries and real teacher answers, and prints what a student would have given.
+
+A script reads the exit status alone, so a broken promise is a failure there; too few rows to certify are a finding.
+"""
 
 import argparse
 import time
@@ -55,9 +58,15 @@ class Command(BaseCommand):
         except (replay.UnableToReplay, UnableToRun) as error:
             raise CommandError(str(error)) from error
         where = options["report"] or settings.STATE_DIR / f"replay-{options['file'].stem}-{plan.rung}.json"
+        self.conclude(report, plan, where=where)
+
+    def conclude(self, report: dict[str, Any], plan: replay.Plan, *, where: Path) -> None:
+        """Write the report and print what stands in it. Raises CommandError, after both, for a broken promise."""
         where.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1))
         self.stdout.write(_summary(report, plan))
         self.stdout.write(f"report: {where}")
+        if report["live"] is not None and not report["live"]["promise_kept"]:
+            raise CommandError("the promise is broken on calls never used before")
 
 
 def _plan(options: dict[str, Any]) -> replay.Plan:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from config.settings import DEMO_SECRET
 from serving.gateway.settings import UnableToStart, read_settings
 
 GOOD = {"SNAPSHOT_FILE": "/run/s", "SPOOL_DIR": "/run/spool", "SECRET_KEY": "k" * 50}
@@ -31,3 +32,11 @@ def test_a_bad_value_is_named_and_not_shown(name, value):
     with pytest.raises(UnableToStart, match=name) as refused:
         read_settings(GOOD | {name: value})
     assert not value or value not in str(refused.value)
+
+
+def test_the_demos_secret_seals_nothing_in_production():
+    demo = GOOD | {"SECRET_KEY": DEMO_SECRET}
+    assert read_settings(demo).snapshot_key
+    with pytest.raises(UnableToStart, match="SECRET_KEY is the demo's") as refused:
+        read_settings(demo | {"PRODUCTION": "1"})
+    assert DEMO_SECRET not in str(refused.value)
