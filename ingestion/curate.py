@@ -187,6 +187,8 @@ def _refuse_facts(call: Call, stance: Stance) -> str:
 def _candidate_of(pair: Pair, workload: Workload, stance: Stance) -> Candidate | str:
     """What the pair is to a dataset. One whose answer nobody could give, a refusal say, has the answer "": it cannot
     train, and held out it counts against the student, as its like will in live traffic."""
+    if pair.ask.tied:
+        return "provider_state"  # what else the teacher was told is not in the log
     query = extract_query(msgspec.convert(workload.template, Template), pair.ask)
     if query is None:
         return "another_template"

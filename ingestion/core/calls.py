@@ -93,7 +93,8 @@ class Ask:
     max_tokens: int | None = None
     n: int = 1
     logprobs: bool = False
-    stateful: bool = False  # the provider is to keep the answer, or to add to the question what it has kept
+    stateful: bool = False  # the provider is to keep the answer, or the call is tied to what it keeps
+    tied: bool = False  # the question is not all in the body, or the call goes on after its answer
     stop: tuple[str, ...] = ()
     # OpenAI `user` or `safety_identifier`, Anthropic `metadata.user_id`
     subject: str | None = field(default=None, repr=False)

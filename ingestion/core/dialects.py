@@ -4,7 +4,7 @@ from types import ModuleType
 
 from ingestion.core import anthropic_wire, openai_wire, responses_wire
 from ingestion.core.calls import Answer, Ask, Dialect, Finish
-from ingestion.core.reading import UnableToParse, load_object, take_object, take_text
+from ingestion.core.reading import UnableToParse, load_object, take_text
 
 __all__ = [
     "UnableToParse",
@@ -41,24 +41,31 @@ def parse_answer(dialect: Dialect, raw: bytes) -> Answer:
 
 
 def parse_passing_ask(dialect: Dialect, raw: bytes) -> Ask:
-    """What any endpoint's request says of its model and its subject; nothing where it is nothing that we read."""
+    """What any endpoint's request says of its model and its subject, each read by itself; nothing where it is no JSON
+    object."""
     try:
         body = load_object(raw)
-        subject = take_text(take_object(body, "metadata"), "user_id")
-        if dialect is not Dialect.ANTHROPIC:
-            subject = take_text(body, "safety_identifier") or take_text(body, "user")
-        return Ask(dialect=dialect, model=take_text(body, "model") or "", messages=(), raw=raw, subject=subject)
     except UnableToParse:
         return Ask(dialect=dialect, model="", messages=(), raw=b"")
+    metadata = body.get("metadata")
+    subjects = [metadata.get("user_id") if isinstance(metadata, dict) else None]
+    if dialect is not Dialect.ANTHROPIC:
+        subjects = [body.get("safety_identifier"), body.get("user"), *subjects]
+    subject = next((name for name in map(_read_name, subjects) if name), None)
+    kept = raw if subject or not any(subjects) else b""  # it says whose it is in no way that an erasure could find
+    return Ask(dialect=dialect, model=_read_name(body.get("model")), messages=(), raw=kept, subject=subject)
+
+
+def _read_name(value: object) -> str:
+    """A name, also where a laxer provider is given a number for one."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def parse_passing_answer(dialect: Dialect, raw: bytes) -> Answer:
     """What any endpoint's answer says of its model and what it used, and nothing else. Raises UnableToParse."""
     body = load_object(raw)
-    usage = body.get("usage")
-    wire = responses_wire if isinstance(usage, dict) and "input_tokens" in usage else openai_wire
-    read = anthropic_wire.read_usage if dialect is Dialect.ANTHROPIC else wire.read_usage
-    return Answer(text="", finish=Finish.OTHER, model=take_text(body, "model") or "", usage=read(usage))
+    read = anthropic_wire.read_usage if dialect is Dialect.ANTHROPIC else responses_wire.read_either_usage
+    return Answer(text="", finish=Finish.OTHER, model=take_text(body, "model") or "", usage=read(body.get("usage")))
 
 
 def render_answer(ask: Ask, answer: Answer, *, call_id: str, created: int) -> bytes:

@@ -213,7 +213,7 @@ def _read_tool_choice(choice: object) -> str | None:
     for name in ("function", "custom"):
         if name in choice:
             return take_text(take_object(choice, name), "name")
-    return take_text(take_object(choice, "allowed_tools"), "mode")
+    return take_text(choice, "type")  # "allowed_tools": some of the tools, which is not any of them
 
 
 def _read_format(asked: Json) -> str | None:

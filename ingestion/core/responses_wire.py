@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import orjson
 
+from ingestion.core import openai_wire
 from ingestion.core.calls import Answer, Ask, Dialect, Finish, Message, Tool, ToolCall, Usage
 from ingestion.core.reading import (
     Json,
@@ -60,7 +61,8 @@ def parse_ask(raw: bytes) -> Ask:
         include_usage=True,  # this dialect always says
         max_tokens=take_count(body, "max_output_tokens"),
         logprobs=bool(body.get("top_logprobs")) or _LOGPROBS in take_texts(body, "include"),
-        stateful=_is_stateful(body),
+        stateful=_is_tied(body) or body.get("store") is not False,  # kept unless told not to
+        tied=_is_tied(body),
         subject=take_text(body, "safety_identifier") or take_text(body, "user"),
     )
 
@@ -111,6 +113,11 @@ def read_usage(usage: object) -> Usage | None:
     )
 
 
+def read_either_usage(usage: object) -> Usage | None:
+    """A usage block of any of the vendor's APIs: some count `prompt_tokens`, this one and images `input_tokens`."""
+    return read_usage(usage) if isinstance(usage, dict) and "input_tokens" in usage else openai_wire.read_usage(usage)
+
+
 def render_answer(ask: Ask, answer: Answer, *, call_id: str, created: int) -> bytes:
     """The body of a whole answer; `created` is seconds since the epoch. Raises UnableToParse for no such ask."""
     return orjson.dumps(_finished(ask, answer, call_id, created))
@@ -135,9 +142,8 @@ def _system_first(message: Message) -> bool:
     return message.role != "system"
 
 
-def _is_stateful(body: Json) -> bool:
-    """Whether the provider is to keep the answer, as it does unless told not to, or to add what it has kept."""
-    return body.get("store") is not False or take_flag(body, "background") or any(body.get(name) for name in _STATE)
+def _is_tied(body: Json) -> bool:
+    return take_flag(body, "background") or any(body.get(name) for name in _STATE)
 
 
 def _read_instructions(body: Json) -> Iterator[Message]:
@@ -201,7 +207,7 @@ def _read_tool_choice(choice: object) -> str | None:
         return choice
     if not isinstance(choice, dict):
         raise UnableToParse("`tool_choice` must be a string or an object.", param="tool_choice")
-    return take_text(choice, "mode") or take_text(choice, "name") or take_text(choice, "type")
+    return take_text(choice, "name") or take_text(choice, "type")  # "allowed_tools" too: some of the tools, not any
 
 
 def _read_format(asked: Json) -> str | None:

@@ -192,7 +192,7 @@ class StreamReader:
             return
         self._model = self._model or event.model or ""
         if event.usage is not None:
-            self._usage = openai_wire.read_usage(event.usage)
+            self._usage = responses_wire.read_either_usage(event.usage)
         for choice in event.choices or ():
             delta = choice.delta or _Delta()
             text, calls = delta.content or delta.refusal, delta.tool_calls or ()

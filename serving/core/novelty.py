@@ -8,10 +8,11 @@ from collections.abc import Sequence
 def p_value(distance: float, reference: Sequence[float]) -> float:
     """The conformal p-value (1 + #{reference >= distance}) / (n + 1), in (0, 1]; small is novel.
 
-    `reference` holds the tuning split's distances to their k-th nearest training row, sorted ascending; `distance` is
-    the query's. For a query exchangeable with the tuning split, P(p <= ε) <= ε (Vovk et al. 2005). The least possible
-    value is 1/(n + 1): the gate at ε = 1 % needs 100 reference rows before it can ever fire. A distance that is not a
-    number gives 0.0, which no gate lets pass.
+    `reference` holds distances to the k-th nearest training row, sorted ascending: of the tuning rows, and of each
+    training row to the others; `distance` is the query's. For a query exchangeable with the tuning split, ranked among
+    it alone, P(p <= ε) <= ε (Vovk et al. 2005); the training rows' own distances, to one row fewer, come from the same
+    traffic and make the rank finer. The least possible value is 1/(n + 1): the gate at ε = 1 % needs 100 reference rows
+    before it can ever fire. A distance that is not a number gives 0.0, which no gate lets pass.
     """
     if math.isnan(distance):
         return 0.0

@@ -24,7 +24,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     `labels`: the likeliest five with their probabilities, falling. `entropy`: over all labels, in nats.
     `similarity`: cosine to the k-th nearest training row. `neighbours`: those k rows' answers and similarities.
-    `novelty`: conformal p-value of 1 - similarity against the tuning rows'. `neighbour_agreement`: share of the
+    `novelty`: conformal p-value of 1 - similarity among the adapter's own rows'. `neighbour_agreement`: share of the
     neighbours whose answer is the one that was asked about, or else the head's own; None if there is neither.
     """
 
@@ -43,7 +43,7 @@ class Loaded:
     manifest: Manifest
     rows: torch.Tensor  # [n, width] float32, of unit length up to float16
     answers: tuple[str, ...]  # [n]
-    reference: tuple[float, ...]  # the tuning rows' distances, ascending
+    reference: tuple[float, ...]  # what distances are ranked among, ascending
     labels: tuple[str, ...]  # [L], empty for a LoRA
     weights: torch.Tensor  # [L, width]
     bias: torch.Tensor  # [L]
@@ -123,7 +123,7 @@ def _read(directory: Path, manifest: Manifest) -> Loaded:
         manifest=manifest,
         rows=torch.from_numpy(known["embeddings"].astype(np.float32)),
         answers=_read_texts(directory / "neighbours.json"),
-        reference=tuple(float(each) for each in np.sort(known["tuning_distances"])),
+        reference=tuple(float(each) for each in np.sort(known["reference_distances"])),
         labels=_read_texts(directory / "labels.json") if is_head else (),
         weights=torch.from_numpy(head.get("weights", empty).astype(np.float32)),
         bias=torch.from_numpy(head.get("bias", np.empty(0)).astype(np.float32)),

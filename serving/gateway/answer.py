@@ -125,14 +125,14 @@ async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder
 async def _answer_by_teacher(call: Call, tried: Attempt, *, request: Request, gateway: Gateway) -> None:
     """Ask the teacher and pass the answer on. However it ends, also by a caller who left, it is recorded once."""
     capture = Capture(call, tried, recorder=gateway.recorder)
-    extra = call_headers(call, tried)
     reply = None
     try:
-        reply = await gateway.teachers.ask(request, call.caller, method="POST", body=call.ask.raw, again=True)
-        await relay(reply, capture, send=request.send, extra=extra)
+        again = not call.ask.tied  # a conversation kept by the provider must not grow twice
+        reply = await gateway.teachers.ask(request, call.caller, method="POST", body=call.ask.raw, again=again)
+        await relay(reply, capture, send=request.send, extra=capture.headers)
     except Refused as refused:
         capture.refuse(status=refused.status)
-        refused.extra = extra
+        refused.extra = capture.headers
         raise
     finally:
         if reply is not None:

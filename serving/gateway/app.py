@@ -14,7 +14,7 @@ from serving.gateway.attempt import Students
 from serving.gateway.capture import Recorder
 from serving.gateway.metrics import Metrics
 from serving.gateway.pass_through import may_pass, pass_through
-from serving.gateway.refusals import Refused, loop, no_such_path, our_fault
+from serving.gateway.refusals import Refused, loop, no_such_path, no_upgrade, our_fault
 from serving.gateway.settings import Settings
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
@@ -135,11 +135,13 @@ async def _serve(scope: Scope, receive: Receive, send: Send, gateway: Gateway) -
 
 
 async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway) -> None:
+    if any(name == b"upgrade" for name, _ in request.headers):
+        raise no_upgrade()
     if _came_from_here(request):
         raise loop()
     if method == "POST" and path in CALLS:
         await answer_call(request, gateway)
-    elif may_pass(method, path):
+    elif may_pass(method, path, answered_here=CALLS):
         await pass_through(request, method, gateway)
     else:
         raise no_such_path()

@@ -21,7 +21,8 @@ from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
 
 LONGEST_MODEL = 120  # characters of a model's name: a provider may call itself what it likes
-MOST_CAPTURED = 32_000_000  # bytes of an answer that are kept; more passes through unread
+MOST_CAPTURED = 32_000_000  # bytes of an answer that are read; more passes through unread
+MOST_PASSED_KEPT = 1_000_000  # bytes of a body that passed through and is kept: nobody learns from a longer one
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,11 @@ class Capture:
             self._reader = StreamReader(self._call.ask.dialect)
 
     @property
+    def headers(self) -> Headers:
+        """What the caller may know of how the call is answered."""
+        return call_headers(self._call, self._attempt)
+
+    @property
     def live(self) -> bool:
         """Whether the answer's end shows in it; else each part waits until it is known not to be the last."""
         return self._reader is not None and not (self._reader.broken and self._call.understood)
@@ -162,12 +168,18 @@ class Capture:
         return Outcome(
             status=self._status or 499,  # left, or shut down, before the teacher said anything
             complete=complete,
-            body=body,
+            body=body if self._is_to_be_kept(body) else None,
             answer=answer,
             usage=usage,
             estimated=estimated,
             first_byte_ms=self._first_byte_ms,
         )
+
+    def _is_to_be_kept(self, body: bytes | None) -> bool:
+        """Of what passes through, only what answers a request that was read: else an erasure could not find it."""
+        if self._call.understood or body is None:
+            return True
+        return bool(self._call.ask.raw) and len(body) <= MOST_PASSED_KEPT
 
     def _answer(self, body: bytes | None) -> Answer | None:
         if self._status != 200:

@@ -9,7 +9,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from urllib.parse import unquote_to_bytes
 
 from ingestion.core.calls import Arm
 from ingestion.core.dialects import parse_passing_ask
@@ -17,8 +18,8 @@ from serving.core.routing import Route
 from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
-from serving.gateway.capture import Call, Capture, call_headers
-from serving.gateway.refusals import Refused, too_large
+from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
+from serving.gateway.refusals import Refused, body_incomplete, body_late, too_large
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Body, Reply
 from serving.gateway.wire import Departure, Message, Receive, Request, make_call_id
@@ -29,13 +30,22 @@ UNRECORDED = frozenset({"GET", "HEAD"})
 REPEATABLE = frozenset({"/v1/completions", "/v1/embeddings", "/v1/messages/count_tokens", "/v1/moderations"})
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
-# What one server takes for another path than the next one does: dot segments, however they are spelt, and empty ones.
-_ODD_PATH = re.compile(rb"//|(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?=/|\\|%2f|%5c|$)", re.IGNORECASE)
+SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one at the provider
+# What one server takes for another path than the next one does: dot segments, however they are spelt, empty ones,
+# parameters of segments, and what is encoded twice.
+_ODD_PATH = re.compile(rb"//|;|\x00|%3b|%25|%00|(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?=/|\\|%2f|%5c|$)", re.IGNORECASE)
+# They are about the provider's account, or make tokens by which calls would pass us by.
+CLOSED = (b"/v1/organization", b"/v1/realtime", b"/v1/chatkit")
 
 
-def may_pass(method: str, path: bytes) -> bool:
-    """Whether this raw path is one for the tenant's provider: it stays below `/v1/` however it is read."""
-    return method in METHODS and path.startswith(b"/v1/") and not _ODD_PATH.search(path)
+def may_pass(method: str, path: bytes, *, answered_here: Collection[bytes]) -> bool:
+    """Whether this raw path is one for the tenant's provider: it stays below `/v1/` however it is read, and is no other
+    spelling of a path whose calls are answered here.
+    """
+    if method not in METHODS or not path.startswith(b"/v1/") or _ODD_PATH.search(path):
+        return False
+    plain = unquote_to_bytes(path).lower().rstrip(b"/")
+    return (path == plain or plain not in answered_here) and not plain.startswith(CLOSED)
 
 
 async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
@@ -44,11 +54,11 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     fields = dict(request.headers)
     caller = authenticate(fields, request.dialect, snapshot_in_force(gateway))
     limit = gateway.max_body_bytes if _is_repeatable(request) else gateway.max_passed_bytes
-    announced = fields.get(b"content-length", b"")
+    announced = fields.get(b"content-length", b"").strip()
     if announced.isdigit() and int(announced) > limit:
         raise too_large(limit)
-    keeps = _is_json(fields.get(b"content-type", b""))
-    uplink = Uplink(request.receive, limit=limit, kept=gateway.max_body_bytes if keeps else 0)
+    kept = min(gateway.max_body_bytes, MOST_PASSED_KEPT) if _may_be_json(fields.get(b"content-type", b"")) else 0
+    uplink = Uplink(request.receive, limit=limit, kept=kept, announced=announced)
     with uplink:
         passage = Passage(request, method, caller, uplink, gateway)
         if method in UNRECORDED:
@@ -58,28 +68,46 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     gateway.metrics.departed += uplink.left
 
 
+class BrokenOff(ConnectionAbortedError):
+    """A request's body did not come as it was announced, or at all."""
+
+
 class Uplink(Departure):
     """A request's body on its way up, and the watch for a caller who leaves: both are told by `receive`."""
 
-    def __init__(self, receive: Receive, *, limit: int, kept: int) -> None:
-        """`limit` and `kept` are bytes: more than the one ends the call, more than the other is not kept."""
+    def __init__(self, receive: Receive, *, limit: int, kept: int, announced: bytes = b"") -> None:
+        """`limit` and `kept` are bytes: more than the one ends the call, more than the other is not kept. `announced`
+        is the content-length, if any.
+        """
         super().__init__(receive)
-        self.too_large = False
-        self.limit = limit
+        self.refusal: Refused | None = None  # why the body broke off
+        self._limit = limit
         self._kept = kept
+        self._announced = announced
         self._size = 0
         self._whole: list[bytes] = []
         self._parts: asyncio.Queue[bytes | None] = asyncio.Queue(PARTS_AHEAD)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises ConnectionAbortedError where it is too large, which breaks the call upwards."""
-        while (part := await self._parts.get()) is not None:
+        """The body as it comes. Raises BrokenOff, which breaks the call upwards, where it is too large, has not the
+        length that was announced (the provider would take the next call's bytes for the rest), or does not go on.
+        """
+        while (part := await self._next()) is not None:
             yield part
-        if self.too_large:
-            raise ConnectionAbortedError
+        if self._announced.isdigit() and int(self._announced) != self._size:
+            self.refusal = self.refusal or body_incomplete()
+        if self.refusal is not None:
+            raise BrokenOff
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await asyncio.wait_for(self._parts.get(), SILENT_SECONDS)
+        except TimeoutError as error:
+            self.refusal = body_late()
+            raise BrokenOff from error
 
     async def whole(self) -> bytes:
-        """The body once all of it is here, so that it can be sent again. Raises ConnectionAbortedError like `parts`."""
+        """The body once all of it is here, so that it can be sent again. Raises BrokenOff like `parts`."""
         return b"".join([part async for part in self.parts()])
 
     @property
@@ -88,19 +116,27 @@ class Uplink(Departure):
         return b"".join(self._whole)
 
     async def _take(self, message: Message) -> None:
-        if self.too_large:
+        if self.refusal is not None:
             return
         part = message.get("body", b"")
         self._size += len(part)
-        self.too_large = self._size > self.limit
+        if self._size > self._limit:
+            self.refusal = too_large(self._limit)
         if self._size > self._kept:
             self._whole.clear()
         else:
             self._whole.append(part)
-        if part and not self.too_large:
-            await self._parts.put(part)
-        if self.too_large or not message.get("more_body", False):
-            await self._parts.put(None)
+        if part and self.refusal is None:
+            await self._hand_on(part)
+        if self.refusal is not None or not message.get("more_body", False):
+            await self._hand_on(None)
+
+    async def _hand_on(self, part: bytes | None) -> None:
+        try:
+            await asyncio.wait_for(self._parts.put(part), SILENT_SECONDS)
+        except TimeoutError:  # whoever leaves meanwhile is not heard of, so it ends here
+            self.left = True
+            self._work.cancel()
 
 
 class Passage:
@@ -123,24 +159,22 @@ class Passage:
             reply.close()
 
     async def recorded(self, *, call_id: str, at: float, started: float) -> None:
-        """However it ends, it is recorded once."""
+        """However it ends, also by a caller who leaves before the provider has said anything, it is recorded once."""
         reply, capture = None, None
         try:
             reply = await self._ask()
-            call = self._call(call_id, at, started)
-            capture = Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
-            await relay(reply, capture, send=self._request.send, extra=call_headers(call, NOT_TRIED))
+            capture = self._capture(call_id, at, started)
+            await relay(reply, capture, send=self._request.send, extra=capture.headers)
         except Refused as refused:
-            call = self._call(call_id, at, started)
-            capture = capture or Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
+            capture = capture or self._capture(call_id, at, started)
             capture.refuse(status=refused.status)
-            refused.extra = call_headers(call, NOT_TRIED)
+            refused.extra = capture.headers
             raise
         finally:
             if reply is not None:
                 reply.close()
-            if capture is not None:
-                capture.keep(complete=False)
+            capture = capture or self._capture(call_id, at, started)
+            capture.keep(complete=False)
 
     async def _ask(self) -> Reply:
         try:
@@ -150,13 +184,13 @@ class Passage:
             return await self._gateway.teachers.ask(
                 self._request, self._caller, method=self._method, body=body, again=self._again
             )
-        except (Refused, ConnectionAbortedError) as error:
-            if self._uplink.too_large:
-                raise too_large(self._uplink.limit) from error
+        except (BrokenOff, Refused) as error:
+            if self._uplink.refusal is not None:
+                raise self._uplink.refusal from error
             raise
 
-    def _call(self, call_id: str, at: float, started: float) -> Call:
-        return Call(
+    def _capture(self, call_id: str, at: float, started: float) -> Capture:
+        call = Call(
             id=call_id,
             caller=self._caller,
             ask=parse_passing_ask(self._request.dialect, self._uplink.kept),
@@ -167,6 +201,7 @@ class Passage:
             started=started,
             understood=False,
         )
+        return Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
 
 
 def _is_repeatable(request: Request) -> bool:
@@ -177,5 +212,7 @@ def _has_body(request: Request) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in request.headers)
 
 
-def _is_json(kind: bytes) -> bool:
-    return kind.partition(b";")[0].strip().lower() == b"application/json"
+def _may_be_json(kind: bytes) -> bool:
+    """Whether a provider might read it as JSON: some do whatever it is called, or if it is not called anything."""
+    name = kind.partition(b";")[0].strip().lower()
+    return not name or name == b"text/plain" or name.endswith(b"json")

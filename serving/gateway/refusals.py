@@ -53,6 +53,23 @@ def too_large(limit: int) -> Refused:
     return Refused(413, "invalid_request_error", f"The request is larger than {limit} bytes.")
 
 
+def body_incomplete() -> Refused:
+    """400: what was announced is not what came."""
+    return Refused(400, "invalid_request_error", "The body has not the length that was announced.")
+
+
+def body_late() -> Refused:
+    """408."""
+    return Refused(408, "invalid_request_error", "The body did not arrive in time.")
+
+
+def no_upgrade() -> Refused:
+    """400: after an upgrade nobody knows where a request ends."""
+    refused = Refused(400, "invalid_request_error", "No other protocol is offered here: send no `upgrade`.")
+    refused.extra = [(b"connection", b"close")]
+    return refused
+
+
 def no_such_path() -> Refused:
     """404 for everything that is not served."""
     return Refused(404, "not_found_error", "There is no such endpoint.")

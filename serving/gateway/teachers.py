@@ -19,6 +19,7 @@ from serving.gateway.refusals import teacher_late, teacher_left_alone, teacher_u
 from serving.gateway.upstream import Body, Reply, UnableToReach, UnableToReachInTime, Upstream, sent_headers
 from serving.gateway.wire import Headers, Request
 
+LONGEST_WAIT = 30.0  # seconds, for a place
 BEFORE_AGAIN = 0.1  # seconds before a second try at what could not be reached
 IDLE_WAYS = 10_000  # beyond so many, those that nobody uses are forgotten
 
@@ -41,21 +42,33 @@ class Way:
             raise too_many_in_flight(2 * most)
         turn = asyncio.get_running_loop().create_future()
         self.waiting.append(turn)
+        if not await self._wait(turn):
+            raise too_many_in_flight(2 * most)
+
+    async def _wait(self, turn: asyncio.Future[None]) -> bool:
+        """Whether the turn came in time."""
         try:
-            await turn
+            done, _ = await asyncio.wait([turn], timeout=LONGEST_WAIT)
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()  # the place came in the same moment
+            self._step_out(turn)
             raise
+        if not done:
+            self._step_out(turn)
+        return bool(done)
+
+    def _step_out(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():
+            self.leave()  # the place came in the same moment
+        else:
+            turn.cancel()
+            self.waiting.remove(turn)
 
     def leave(self) -> None:
         """Give the place to the next who waits."""
-        while self.waiting:
-            turn = self.waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self.in_flight -= 1
+        if self.waiting:
+            self.waiting.popleft().set_result(None)
+        else:
+            self.in_flight -= 1
 
     def take_retry(self) -> bool:
         """Whether one more retry is in the budget; it is used up then."""
@@ -76,6 +89,11 @@ class _Errand:
     url: str
     headers: list[tuple[str, str]]
     body: Body
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the body is here, so that what goes wrong is not the caller's doing."""
+        return self.body is None or isinstance(self.body, bytes)
 
 
 class Teachers:
@@ -145,12 +163,13 @@ class Teachers:
             now = self._clock()
             if seconds := seconds_to_wait(way.breaker, now=now):
                 raise teacher_left_alone(seconds)
-            way.breaker = after_passing(way.breaker, now=now)
+            if errand.is_whole:  # else nobody knows when it ends: no probe
+                way.breaker = after_passing(way.breaker, now=now)
         opened = way.breaker.opened
         try:
             reply = await self._upstream.ask(errand.method, errand.url, headers=errand.headers, body=errand.body)
-        except UnableToReach:
-            if errand.body is None or isinstance(errand.body, bytes):  # else the caller's body may have broken off
+        except UnableToReach as error:
+            if error.gone and errand.is_whole:
                 way.breaker = after_failure(way.breaker, opened=opened, now=self._clock())
             raise
         way.breaker = CLOSED
@@ -181,7 +200,9 @@ class _Placed:
 def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Errand:
     headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
     if not isinstance(body, bytes):  # whose length only the caller knows
-        headers += [("content-length", value.decode()) for name, value in request.headers if name == b"content-length"]
+        headers += [
+            ("content-length", value.strip().decode()) for name, value in request.headers if name == b"content-length"
+        ]
     return _Errand(method, caller.teacher.base_url + request.target, headers, body)
 
 

@@ -7,6 +7,7 @@
     UnableToFinish          after the status line: the provider broke off
 """
 
+import time
 from collections.abc import AsyncIterator, Iterable
 from functools import lru_cache
 from types import SimpleNamespace
@@ -23,12 +24,18 @@ from tenants.addresses import AddressGuard
 Body = bytes | AsyncIterator[bytes] | None  # a request's, whole or as it comes
 
 CONNECT_SECONDS = 10.0
+STALE_SECONDS = 1.0  # a kept connection that breaks later broke under this call
+LONGEST_HEADER = 65_536  # bytes of a status line or a header: a teacher may echo what it was asked
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
     b"transfer-encoding upgrade expect".split()
 )
-# Ours, or bound to the connection the caller made to us; the credential is replaced.
-NEVER_SENT = HOP_BY_HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"accept-encoding", b"cookie"}
+# Ours, or bound to the connection the caller made to us; the credential is replaced. The last would make of a look at
+# something, which leaves no record, a call that should.
+NEVER_SENT = HOP_BY_HOP | {
+    *(b"host", b"content-length", b"authorization", b"x-api-key", b"api-key", b"accept-encoding", b"cookie"),
+    *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
+}
 NEVER_RETURNED = HOP_BY_HOP | {b"set-cookie"}
 OURS = b"x-understudy-"
 VIA = "1.1 understudy"  # RFC 9110, section 7.6.3: a call that comes back to us has gone in a circle
@@ -37,15 +44,16 @@ ADDED_BY_AIOHTTP = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
 class UnableToReach(Exception):
-    """No connection to the teacher, or it closed before a status line.
+    """The teacher gave no status line.
 
-    `untouched`: the teacher cannot have worked on the call, so it may be sent again: no connection was made, or one
-    from an earlier call was used that it had closed meanwhile.
+    `untouched`: it cannot have worked on the call, so that one may be sent again: no connection was made, or one from
+    an earlier call turned out closed at once. `gone`: it speaks against the teacher, not against this call.
     """
 
-    def __init__(self, *, untouched: bool = False) -> None:
+    def __init__(self, *, untouched: bool = False, gone: bool = False) -> None:
         super().__init__()
         self.untouched = untouched
+        self.gone = gone
 
 
 class UnableToReachInTime(UnableToReach):
@@ -97,6 +105,8 @@ class AiohttpUpstream:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=timeout),
             skip_auto_headers=ADDED_BY_AIOHTTP,
             trace_configs=[self._watch_connections()],
+            max_line_size=LONGEST_HEADER,
+            max_field_size=LONGEST_HEADER,
         )
 
     async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: Body) -> Reply:
@@ -107,11 +117,11 @@ class AiohttpUpstream:
                 method, _parse_url(url), headers=headers, data=body, allow_redirects=False, trace_request_ctx=way
             )
         except TimeoutError as error:
-            raise UnableToReachInTime from error
+            raise UnableToReachInTime(gone=True) from error
         except aiohttp.ClientConnectorError as error:
-            raise UnableToReach(untouched=True) from error
+            raise UnableToReach(untouched=True, gone=True) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            raise UnableToReach(untouched=way.reused) from error
+            raise UnableToReach(untouched=way.was_stale()) from error
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a name that no server may be asked
             raise UnableToReach from error
         return AiohttpReply(response)
@@ -128,7 +138,7 @@ class AiohttpUpstream:
 
         async def reused(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
             self._metrics.connections_reused += 1
-            context.trace_request_ctx.reused = True
+            context.trace_request_ctx.reused_at = time.monotonic()
 
         watch = aiohttp.TraceConfig()
         watch.on_connection_create_end.append(made)
@@ -137,9 +147,13 @@ class AiohttpUpstream:
 
 
 class _Way:
-    """How a call left: `reused`, on a connection of an earlier one."""
+    """How a call left: on a connection of an earlier one, if `reused_at` is set, a reading of the clock."""
 
-    reused = False
+    reused_at: float | None = None
+
+    def was_stale(self) -> bool:
+        """Whether the connection broke so soon that the teacher had closed it before."""
+        return self.reused_at is not None and time.monotonic() - self.reused_at < STALE_SECONDS
 
 
 class AiohttpReply:

@@ -3,7 +3,8 @@
 `gpt-*`, `claude-*`: answers. `moved`: redirects. `delay-MS`: answers late. `rate-limited`, `overloaded`, `failing`,
 `unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
 streams until the caller leaves. `silent`: never answers. `uncounted`: no usage. `zipped`: gzip though asked not to.
-`never-done`: a stream without its last event. `busy-SECONDS`: refuses every other call, to be asked again after that.
+`long-header`: echoes 20 kB in a header. `never-done`: a stream without its last event. `busy-SECONDS`: refuses every
+other call, to be asked again after that.
 """
 
 import asyncio
@@ -58,22 +59,31 @@ class Teacher:
             await self._other(scope, receive, send, body)
             return
         ask = json.loads(body)
-        model = ask["model"]
+        if not await self._misbehave(ask["model"], receive, send):
+            write_events, write_body = WRITERS[scope["path"]]
+            if ask.get("stream"):
+                await self._stream(ask["model"], receive, send, write_events(ask["model"], ask))
+            else:
+                await self._whole(ask["model"], receive, send, write_body(ask["model"]))
+
+    async def _misbehave(self, model, receive, send) -> bool:
+        """Whether the model is one that gives no answer, or an odd one, whatever it is asked."""
         if model.startswith("busy-") and len(self.seen) % 2:
             await send_json(send, 429, ERROR_BODY, headers=[(b"retry-after", model.removeprefix("busy-").encode())])
         elif model in ERRORS:
             await send_json(send, ERRORS[model], ERROR_BODY, [(b"retry-after", b"7"), (b"x-request-id", b"req-1")])
+        elif model == "long-header":
+            await send_json(send, 200, openai_body(model), [(b"x-echo", b"e" * 20_000)])
         elif model == "moved":
             await send_json(send, 307, b"{}", [(b"location", b"/v1/models")])
         elif model == "silent":
             self.left += await sleep_or_leave(receive, 60)
-        elif ask.get("stream"):
-            await self._stream(model, receive, send, WRITERS[scope["path"]][0](model, ask))
         else:
-            await self._whole(model, receive, send, WRITERS[scope["path"]][1](model))
+            return False
+        return True
 
     async def _other(self, scope, receive, send, body: bytes) -> None:
-        if scope["path"] == "/v1/files/slow/content":
+        if scope["path"] in ("/v1/files/slow/content", "/v1/images/generations"):
             self.left += await sleep_or_leave(receive, 60)
         elif scope["path"].endswith("/content"):
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"audio/mpeg")]})

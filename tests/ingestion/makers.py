@@ -43,6 +43,13 @@ def response_of(text: str, *, model: str = "gpt-4o", finish: str = "stop") -> by
     )
 
 
+def responded_of(text: str) -> bytes:
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+    return msgspec.json.encode(
+        {"id": "resp_1", "object": "response", "status": "completed", "model": "gpt-4o", "output": [message]}
+    )
+
+
 def record_of(
     tenant_id: UUID,
     query: str,
@@ -51,16 +58,21 @@ def record_of(
     at: datetime,
     finish: str = "stop",
     system: str = SYSTEM,
+    asked_with: dict[str, object] | None = None,
     **facts: object,
 ) -> CallRecord:
-    """One answered call's record. Enter `acting_for(tenant_id)` first."""
+    """One answered call's record; `asked_with` makes it a response. Enter `acting_for(tenant_id)` first."""
     call_id, key_id = str(facts.pop("id", uuid7(at))), str(facts.pop("key_id", tenant_id))
     request, response = request_of(query, system=system), response_of(answer, finish=finish)
+    dialect = Dialect.OPENAI if asked_with is None else Dialect.RESPONSES
+    if asked_with is not None:
+        request = msgspec.json.encode({"model": "gpt-4o", "instructions": system, "input": query, **asked_with})
+        response = responded_of(answer)
     key = data_key_in_force()
     settings = {
         "asked_model": "gpt-4o",
         "answered_model": "gpt-4o",
-        "fingerprint": fingerprint(parse_ask(Dialect.OPENAI, request)),
+        "fingerprint": fingerprint(parse_ask(dialect, request)),
         "arm": Arm.TEACHER,
         "input_tokens": 40,
         "output_tokens": 2,
@@ -69,7 +81,7 @@ def record_of(
         **facts,
     }
     return CallRecord(
-        id=call_id, tenant_id=str(tenant_id), key_id=key_id, at=at.timestamp(), dialect="openai", **settings
+        id=call_id, tenant_id=str(tenant_id), key_id=key_id, at=at.timestamp(), dialect=dialect, **settings
     )
 
 

@@ -127,6 +127,22 @@ def test_every_pair_left_out_is_counted_with_its_reason(company, found, now):
     assert "contradiction" not in dataset.left_out  # the newest rows are held out, and live traffic has such too
 
 
+def test_a_workload_learns_from_either_of_the_vendor_s_apis_but_not_from_what_only_the_provider_knows(
+    company, found, now
+):
+    """A conversation kept by the provider may have told the teacher anything, to one who wants it taught wrong."""
+    later, mine = now + timedelta(days=2), {"workload_id": str(found.id)}
+    log_calls(company.id, 9, now=later, start=1000, asked_with={}, **mine)
+    log_calls(company.id, 7, now=later, start=2000, asked_with={"conversation": "conv_1"}, **mine)
+    dataset = curate(company.id, found.id, now=later)
+    assert dataset.left_out["provider_state"] == 7
+    with acting_for(company.id):
+        key = data_key_in_force()
+        asked = {open_example(example, key)[0] for example in Example.objects.filter(dataset=dataset)}
+    assert {query_of(1000 + n)[0] for n in range(9)} <= asked
+    assert not {query_of(2000 + n)[0] for n in range(7)} & asked
+
+
 def test_answers_nobody_could_give_never_train_but_count_where_the_student_is_judged(company, found, now):
     days = [now + timedelta(days=day) for day in range(4)]
     log_calls(company.id, 60, now=days[1], start=1000, workload_id=str(found.id), finish="length")

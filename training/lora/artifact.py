@@ -1,7 +1,7 @@
 """The artifact directory: the one thing a run leaves, and all that a replica reads. No torch, no pickle.
 
 manifest.json              written last, so that its presence means the rest is whole
-neighbours.npz             embeddings float16 [n, width], tuning_distances float32 [m] ascending
+neighbours.npz             embeddings float16 [n, width], reference_distances float32 [m + n] ascending
 neighbours.json            the training rows' answers, [n]
 head.npz, labels.json      rung head: weights float32 [L, width], bias [L]; the labels, [L]
 adapter_config.json, adapter_model.safetensors    rung lora, as vLLM loads them
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 NEIGHBOURS_K = 5  # the neighbour whose distance is the novelty, and how many are shown
+ROWS_AT_ONCE = 512  # of a matrix of all rows with all rows, which as a whole would not fit
 
 Matrix = NDArray[np.float32]
 
@@ -61,11 +62,33 @@ def measure_distances(queries: Matrix, rows: Matrix, *, k: int = NEIGHBOURS_K) -
     return np.sort(1.0 - similarity).astype(np.float32)
 
 
+def measure_own_distances(rows: Matrix, *, k: int = NEIGHBOURS_K) -> Matrix:
+    """Cosine distance of each row [n, width] of unit length to its k-th nearest other row: [n] ascending.
+
+    With fewer than k others, to the farthest; of a lone row there is none.
+    """
+    nth = min(k, len(rows) - 1)
+    if nth < 1:
+        return np.empty(0, dtype=np.float32)
+    found = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        similarity = rows[start : start + ROWS_AT_ONCE] @ rows.T
+        own = np.arange(len(similarity))
+        similarity[own, start + own] = -np.inf
+        found.append(np.partition(similarity, len(rows) - nth, axis=1)[:, len(rows) - nth])
+    return np.sort(1.0 - np.concatenate(found)).astype(np.float32)
+
+
 def write_neighbours(out: Path, *, rows: Matrix, answers: Sequence[str], tuning: Matrix) -> None:
-    """Store the training rows as float16 and the distances of the tuning rows to exactly what was stored."""
+    """Store the training rows as float16, and what a live query's distance is ranked among.
+
+    Those are the distances of the tuning rows, and of each training row to the others, to exactly what was stored: the
+    tuning split alone is so small that its one odd row would set the bound (ADR 0006).
+    """
     stored = rows.astype(np.float16)
-    distances = measure_distances(tuning, stored.astype(np.float32))
-    np.savez(out / "neighbours.npz", embeddings=stored, tuning_distances=distances)
+    known = stored.astype(np.float32)
+    reference = np.sort(np.concatenate([measure_distances(tuning, known), measure_own_distances(known)]))
+    np.savez(out / "neighbours.npz", embeddings=stored, reference_distances=reference)
     (out / "neighbours.json").write_bytes(msgspec.json.encode(list(answers)))
 
 

@@ -13,10 +13,13 @@ from ingestion.core.dialects import (
     UnableToParse,
     parse_answer,
     parse_ask,
+    parse_passing_answer,
+    parse_passing_ask,
     render_answer,
     render_error,
     render_stream,
 )
+from ingestion.core.sse import StreamReader
 
 OPENAI, RESPONSES, ANTHROPIC = Dialect.OPENAI, Dialect.RESPONSES, Dialect.ANTHROPIC
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -123,7 +126,7 @@ def test_older_and_rarer_forms_of_tools_are_read_too():
         ],
     )
     assert [tool.name for tool in ask.tools] == ["custom", "weather"]
-    assert ask.tool_choice == "required"
+    assert ask.tool_choice == "allowed_tools", "some of the tools are not any of them"
     assert [message.role for message in ask.messages] == ["user", "assistant", "tool", "assistant", "tool"]
     assert [message.tool_calls for message in ask.messages if message.tool_calls] == [
         (ToolCall("weather", "{}"),),
@@ -383,3 +386,42 @@ def an_empty_ask(dialect: Dialect) -> Ask:
     if dialect is RESPONSES:
         return parse_ask(RESPONSES, b'{"model": "m", "input": "Hello"}')
     return (ask_openai if dialect is OPENAI else ask_anthropic)()
+
+
+@pytest.mark.parametrize(
+    ("raw", "subject", "model"),
+    [
+        (b'{"model": "m", "user": "u"}', "u", "m"),
+        (b'{"model": "m", "user": "u", "metadata": "odd"}', "u", "m"),
+        (b'{"user": "u", "metadata": {"user_id": 7}}', "u", ""),
+        (b'{"user": 7}', "7", ""),
+        (b'{"user": "u", "safety_identifier": "s"}', "s", ""),
+        (b'{"metadata": {"user_id": "a"}}', "a", ""),
+        (b'{"model": [1]}', None, ""),
+    ],
+)
+def test_whose_a_passing_request_is_shows_whatever_else_it_says(raw, subject, model):
+    read = parse_passing_ask(OPENAI, raw)
+    assert (read.subject, read.model, read.raw) == (subject, model, raw)
+
+
+@pytest.mark.parametrize("raw", [b'{"user": {"id": 1}}', b'{"user": true}', b'{"metadata": {"user_id": ["a"]}}'])
+def test_what_says_whose_it_is_in_a_way_that_no_erasure_could_find_is_not_kept(raw):
+    assert (parse_passing_ask(OPENAI, raw).raw, parse_passing_ask(OPENAI, raw).subject) == (b"", None)
+
+
+def test_what_passes_and_is_no_json_says_nothing_and_is_not_kept():
+    for raw in (b"", b"[1]", b"--boundary", b'{"user": '):
+        assert parse_passing_ask(OPENAI, raw) == parse_passing_ask(OPENAI, b"")
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [({"prompt_tokens": 9, "total_tokens": 9}, (9, 0)), ({"input_tokens": 5, "output_tokens": 3}, (5, 3))],
+)
+def test_what_passes_is_counted_in_either_of_the_vendor_s_spellings(usage, tokens):
+    read = parse_passing_answer(OPENAI, json.dumps({"usage": usage}).encode()).usage
+    reader = StreamReader(OPENAI)
+    reader.feed(b"data: " + json.dumps({"type": "image_generation.completed", "usage": usage}).encode() + b"\n\n")
+    assert (read.input_tokens, read.output_tokens) == tokens
+    assert (reader.answer().usage.input_tokens, reader.answer().usage.output_tokens) == tokens

@@ -101,6 +101,12 @@ def test_what_the_provider_keeps_or_has_kept_is_noticed(fields, stateful):
     assert ask(**fields).stateful is stateful
 
 
+def test_only_what_is_not_all_in_the_body_is_tied():
+    assert not ask().tied and not ask(store=False).tied
+    for fields in ({"background": True}, {"previous_response_id": "r"}, {"conversation": "c"}, {"prompt": {"id": "p"}}):
+        assert ask(**fields).tied
+
+
 @pytest.mark.parametrize("fields", [{"top_logprobs": 2}, {"include": ["message.output_text.logprobs"]}])
 def test_log_probabilities_asked_for_are_noticed(fields):
     assert ask(**fields).logprobs

@@ -9,6 +9,7 @@ import aiohttp
 import anthropic
 import msgspec
 import openai
+from yarl import URL
 
 from ingestion.core.calls import CallRecord, Dialect, Kind, body_context
 from ingestion.core.dialects import parse_ask
@@ -192,8 +193,8 @@ class Got:
 async def post(url: str, *, key: str = PLAIN.plain, path: str = "/v1/chat/completions", headers=(), **request) -> Got:
     """POST with no SDK in between; `key` goes as a bearer token, unless empty."""
     sent = {**({"authorization": f"Bearer {key}"} if key else {}), **dict(headers)}
-    async with aiohttp.ClientSession(auto_decompress=False) as http:
-        answer = await http.post(f"{url}{path}", headers=sent, **request)
+    async with aiohttp.ClientSession(auto_decompress=False, max_field_size=65_536) as http:
+        answer = await http.post(URL(f"{url}{path}", encoded=True), headers=sent, **request)
         return Got(answer.status, await answer.read(), answer.headers)
 
 

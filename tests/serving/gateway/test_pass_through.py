@@ -1,5 +1,6 @@
 """Holds that what no student could do reaches the tenant's provider as it was sent, bounded, and is billed as told."""
 
+import asyncio
 import json
 
 import aiohttp
@@ -7,9 +8,10 @@ import openai
 import pytest
 from yarl import URL
 
+from serving.gateway.pass_through import BrokenOff, Uplink
 from tests.fakes.serve import wait_for
 from tests.fakes.teacher import CONTENT, EMBEDDED
-from tests.serving.gateway.cast import PLAIN, down, get, opened, post, serve_gateway, talk_to
+from tests.serving.gateway.cast import PLAIN, down, get, openai_ask, opened, post, serve_gateway, talk_to
 
 KEY = {"authorization": f"Bearer {PLAIN.plain}"}
 
@@ -132,6 +134,90 @@ async def test_no_path_leads_out_of_v1(live, path):
     async with aiohttp.ClientSession() as http, http.post(url, headers=KEY, data=b"{}") as got:
         assert got.status == 404
     assert live.teacher.seen == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completions/", "/v1/chat%2Fcompletions", "/v1/%63hat/completions", "/v1/Messages", "/v1/responses;x=1"],
+)
+async def test_a_call_that_is_answered_here_does_not_pass_by_another_spelling(live, path):
+    got = await post(live.url, path=path, json=openai_ask())
+    assert got.status == 404 and live.teacher.seen == []
+
+
+@pytest.mark.parametrize("path", ["/v1/organization/admin_api_keys", "/v1/realtime/client_secrets", "/v1/chatkit/x"])
+async def test_nobody_reaches_the_provider_s_account_or_makes_tokens_of_his_own(live, path):
+    for got in (await post(live.url, path=path, json={}), await get(f"{live.url}{path}", headers=KEY)):
+        assert got.status == 404
+    assert live.teacher.seen == []
+
+
+async def test_a_look_is_not_made_a_call_by_a_header(live):
+    await get(f"{live.url}/v1/files", headers={**KEY, "x-http-method-override": "POST"})
+    assert "x-http-method-override" not in live.teacher.seen[0].headers
+
+
+async def test_what_wants_another_protocol_is_refused_and_reaches_no_connection_of_others(live):
+    """The server takes such a request for one without a body, whatever length it announces."""
+    host, port = live.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {PLAIN.plain}\r\n"
+    writer.write(f"{head}connection: upgrade\r\nupgrade: x\r\ncontent-length: 600\r\n\r\n".encode())
+    answer = await asyncio.wait_for(reader.read(), 10)  # to its end: the connection is closed
+    assert answer.startswith(b"HTTP/1.1 400 ") and live.teacher.seen == []
+    writer.close()
+
+
+@pytest.mark.parametrize(("announced", "refused"), [(b"600", 400), (b"3", 400), (b"04", None), (b"", None)])
+async def test_a_body_that_is_not_as_long_as_announced_breaks_the_call(announced, refused):
+    messages = [{"type": "http.request", "body": b"ab", "more_body": True}, {"type": "http.request", "body": b"cd"}]
+
+    async def receive():
+        return messages.pop(0) if messages else await asyncio.Event().wait()
+
+    with Uplink(receive, limit=100, kept=100, announced=announced) as uplink:
+        if refused is None:
+            assert await uplink.whole() == uplink.kept == b"abcd"
+            return
+        with pytest.raises(BrokenOff):
+            await uplink.whole()
+    assert uplink.refusal.status == refused
+
+
+async def test_an_upload_that_does_not_go_on_gives_its_place_free(stage, monkeypatch):
+    monkeypatch.setattr("serving.gateway.pass_through.SILENT_SECONDS", 0.1)
+    stage.publish()
+
+    async def stuck():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    with serve_gateway(stage, tenant_in_flight=1) as gateway:
+        assert (await post(gateway.url, path="/v1/files", data=stuck())).status == 408
+        assert (await post(gateway.url, json=openai_ask())).status == 200
+
+
+async def test_a_caller_who_leaves_before_the_provider_answers_is_remembered(live):
+    """The provider may have done what it was asked for."""
+    async with aiohttp.ClientSession(headers=KEY) as http:
+        with pytest.raises(TimeoutError):
+            timeout = aiohttp.ClientTimeout(total=0.3)
+            await http.post(f"{live.url}/v1/images/generations", json={"model": "gpt-image-1"}, timeout=timeout)
+    record = live.record()
+    assert (record.status, record.complete, record.asked_model) == (499, False, "gpt-image-1")
+    wait_for(lambda: live.teacher.left == 1)
+
+
+async def test_no_answer_is_kept_of_a_request_that_nobody_read(live):
+    """Whose it was is not known then, so an erasure could not find it."""
+    kinds = {"application/octet-stream": None, "application/vnd.x+json": "anna", "": "anna"}
+    for kind in kinds:
+        headers = {"content-type": kind} if kind else {}
+        body = b'{"model": "text-embedding-3-small", "user": "anna"}'
+        await post(live.url, path="/v1/embeddings", data=body, headers=headers, skip_auto_headers=["content-type"])
+    for record, subject in zip(live.records(3), kinds.values(), strict=True):
+        assert bool(record.subject_hmac) is bool(subject)
+        assert (record.response_sealed is not None) is bool(subject) and record.input_tokens == 9
 
 
 async def test_a_dot_or_an_encoded_slash_in_a_name_is_no_way_out(live):

@@ -68,6 +68,31 @@ async def test_a_connection_that_the_provider_closed_while_idle_is_no_failure(st
     assert "understudy_provider_connections_reused_total 1.0" in metrics
 
 
+async def test_a_kept_connection_that_breaks_later_broke_under_the_call(stage, monkeypatch):
+    monkeypatch.setattr("serving.gateway.upstream.STALE_SECONDS", 0.0)
+    async with idle_closer() as (url, seen):
+        stage.urls["teacher"] = url
+        stage.publish()
+        with serve_gateway(stage) as gateway:
+            assert [(await post(gateway.url, json=openai_ask())).status for _ in range(2)] == [200, 502]
+    assert seen == ["answered", "closed"]
+
+
+async def test_a_conversation_that_the_provider_keeps_does_not_grow_twice(stage):
+    async with idle_closer() as (url, seen):
+        stage.urls["teacher"] = url
+        stage.publish()
+        with serve_gateway(stage) as gateway:
+            ask = {"model": "gpt-4o", "input": "x", "conversation": "conv_1"}
+            statuses = [(await post(gateway.url, path="/v1/responses", json=ask)).status for _ in range(2)]
+    assert (statuses, seen) == ([200, 502], ["answered", "closed"])
+
+
+async def test_a_long_header_of_the_provider_s_is_passed_on(live):
+    got = await post(live.url, json=openai_ask("long-header"))
+    assert got.status == 200 and len(got.headers["x-echo"]) == 20_000
+
+
 async def test_a_call_that_the_provider_may_have_worked_on_is_not_sent_again(stage):
     async with idle_closer(answers_first=False) as (url, seen):
         stage.urls["teacher"] = url
@@ -153,6 +178,41 @@ async def test_one_probe_takes_a_provider_back():
     assert (await ask(teachers, "t")).status == 200 and upstream.calls == FAILURES + 2
 
 
+async def test_what_breaks_one_call_does_not_speak_against_the_provider():
+    """Or a caller whose own call breaks its connection would have everybody's refused."""
+    teachers = Teachers(Scripted(failures=3 * FAILURES, gone=False), most=9, metrics=idle_metrics())
+    assert {await refusal(teachers) for _ in range(3 * FAILURES)} == {502}
+    assert (await ask(teachers, "t")).status == 200
+
+
+async def test_an_upload_is_no_probe():
+    """It may never end, and then nobody would learn that the provider is back."""
+
+    async def endless():
+        yield b"x"
+
+    now = [0.0]
+    teachers = Teachers(Scripted(failures=FAILURES), most=9, metrics=idle_metrics(), clock=lambda: now[0])
+    for _ in range(FAILURES):
+        await refusal(teachers)
+    now[0] += FIRST_PAUSE
+    teachers._upstream._failures = FAILURES + 1
+    with pytest.raises(Refused):
+        await ask(teachers, "t", body=endless())
+    assert (await ask(teachers, "t")).status == 200, "the probe is still to be had"
+
+
+async def test_who_waits_too_long_for_a_place_is_told_to_come_back(monkeypatch):
+    monkeypatch.setattr("serving.gateway.teachers.LONGEST_WAIT", 0.01)
+    way = Way()
+    await way.enter(most=1)
+    with pytest.raises(Refused) as refused:
+        await way.enter(most=1)
+    assert refused.value.status == 429 and len(way.waiting) == 0
+    way.leave()
+    assert way.in_flight == 0
+
+
 async def test_the_place_of_a_caller_who_leaves_the_queue_is_not_lost():
     way = Way()
     for _ in range(2):
@@ -172,7 +232,8 @@ async def test_the_place_of_a_caller_who_leaves_the_queue_is_not_lost():
 class Scripted:
     """An upstream that cannot be reached for the first calls, and sticks for the tenant whose address says so."""
 
-    def __init__(self, *, failures: int = 0) -> None:
+    def __init__(self, *, failures: int = 0, gone: bool = True) -> None:
+        self._gone = gone
         self.calls = 0
         self.sticks = True
         self.asked = asyncio.Event()
@@ -184,18 +245,18 @@ class Scripted:
             self.asked.set()
             await asyncio.Event().wait()
         if self.calls <= self._failures:
-            raise UnableToReach
+            raise UnableToReach(gone=self._gone)
         return Canned([b"{}"], kind=b"application/json")
 
     async def close(self) -> None:
         pass
 
 
-async def ask(teachers: Teachers, tenant: str):
+async def ask(teachers: Teachers, tenant: str, *, body=b"{}"):
     caller = SimpleNamespace(
         key=SimpleNamespace(tenant_id=tenant), teacher=SimpleNamespace(base_url=f"http://{tenant}", credential="c")
     )
-    reply = await teachers.ask(REQUEST, caller, method="POST", body=b"{}", again=True)
+    reply = await teachers.ask(REQUEST, caller, method="POST", body=body, again=True)
     reply.close()
     return reply
 

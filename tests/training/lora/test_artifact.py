@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from training.lora.artifact import Manifest, UnableToReadArtifact, read_manifest, write_manifest
+from training.lora.artifact import (
+    ROWS_AT_ONCE,
+    Manifest,
+    UnableToReadArtifact,
+    measure_own_distances,
+    read_manifest,
+    write_manifest,
+)
 
 MANIFEST = Manifest(
     adapter="a-v1", rung="head", kind="label", base_model="", licence="", dataset_hash="", policy="", spec_hash=""
@@ -39,3 +47,18 @@ def test_a_manifest_cannot_name_a_file_outside(tmp_path: Path) -> None:
     (inside / "manifest.json").write_text(text)
     with pytest.raises(UnableToReadArtifact):
         read_manifest(inside)
+
+
+def test_a_row_s_own_distance_is_to_the_kth_nearest_other_row() -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(ROWS_AT_ONCE + 40, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    plain = [
+        sorted(1.0 - float(row @ other) for j, other in enumerate(rows) if j != i)[4] for i, row in enumerate(rows)
+    ]
+    assert np.allclose(measure_own_distances(rows, k=5), np.sort(plain), atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "found"), [(0, 0), (1, 0), (2, 2), (4, 4)])
+def test_few_rows_have_the_distances_that_there_are(rows: int, found: int) -> None:
+    assert measure_own_distances(np.eye(max(rows, 1), 8, dtype=np.float32)[:rows]).tolist() == [1.0] * found

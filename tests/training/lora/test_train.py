@@ -51,14 +51,14 @@ def test_a_run_may_leave_the_attention_as_it_is(make_spec: MakeSpec, tmp_path: P
     assert weights and all(".mlp." in name for name in weights)
 
 
-def test_the_reference_distances_are_those_of_the_tuning_rows_to_the_stored_rows(
+def test_the_reference_distances_are_those_of_tuning_and_training_rows_to_the_stored_rows(
     make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     assert main([str(make_spec(rung="head", base_model=""))]) == 0
     with np.load(tmp_path / "run" / "neighbours.npz", allow_pickle=False) as arrays:
-        rows, distances = arrays["embeddings"], arrays["tuning_distances"]
+        rows, distances = arrays["embeddings"], arrays["reference_distances"]
     assert rows.dtype == np.float16 and distances.dtype == np.float32
-    assert len(distances) == 12 and len(rows) == 48 and len(rows) > NEIGHBOURS_K
+    assert len(distances) == 12 + 48 and len(rows) == 48 and len(rows) > NEIGHBOURS_K
     assert (np.diff(distances) >= 0).all()
 
 
