@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import aiohttp
 
@@ -43,8 +44,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")
     parser.add_argument("--full", action="store_true", help="train all four workloads")
     options = parser.parse_args(arguments)
-    for ending in ENDINGS:
-        signal.signal(ending, signal.default_int_handler)
+    end_once()
     screen = Screen()
     state = Path(os.environ.get("DEMO_STATE_DIR", house.ROOT / ".state" / "demo"))
     started = house.Started()
@@ -64,10 +64,21 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        for ending in ENDINGS:  # a second Ctrl-C must not leave half of them behind
-            signal.signal(ending, signal.SIG_IGN)
         screen.note("stopping every process")
         started.stop()
+
+
+def end_once() -> None:
+    """Let the first Ctrl-C (or end of the terminal) end the story; a second must not leave half of it behind."""
+    told: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    for ending in ENDINGS:
+        signal.signal(ending, hear)
 
 
 async def tell_story(home: house.House, scale: story.Scale, screen: Screen) -> story.Account:
