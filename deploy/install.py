@@ -61,7 +61,7 @@ def run_pip(command: list[str], said: deque[str]) -> int:
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
             said.append(line)
-            if line.startswith("Collecting "):
+            if line.startswith(("Collecting ", "Processing ")):  # the latter: from a directory of this machine
                 found += 1
                 show(f"{found} of {wanted} packages found", last=found == wanted, now_and_then=found % 20 == 0)
             elif line.startswith("Installing collected packages"):
