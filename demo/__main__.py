@@ -44,10 +44,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exit", action="store_true", help="stop at the end instead of staying up")
     parser.add_argument("--full", action="store_true", help="train all four workloads")
     options = parser.parse_args(arguments)
-    end_once()
     screen = Screen()
     state = Path(os.environ.get("DEMO_STATE_DIR", house.ROOT / ".state" / "demo"))
     started = house.Started()
+    end_once(started)
     try:
         screen.step("Starting PostgreSQL, Valkey, vLLM, encoder, feed, gateway, web, worker, trainer, beat")
         pace = {**PACE, **PACE_FULL} if options.full else PACE
@@ -68,14 +68,14 @@ def main(arguments: list[str]) -> int:
         started.stop()
 
 
-def end_once() -> None:
+def end_once(started: house.Started) -> None:
     """Let the first Ctrl-C (or end of the terminal) end the story; a second must not leave half of it behind."""
     told: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
         told.append(number)
         if len(told) == 1:
-            raise KeyboardInterrupt
+            started.interrupt()
 
     for ending in ENDINGS:
         signal.signal(ending, hear)

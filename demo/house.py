@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,24 @@ class Started:
     """The processes that run so far."""
 
     processes: list[subprocess.Popen[Any]] = field(default_factory=list)
+    _starting: bool = False
+    _interrupted: bool = False
+
+    def launch(self, start: Callable[[], subprocess.Popen[Any]]) -> None:
+        """Start one more. Raises KeyboardInterrupt, once it is known, where `interrupt` was called meanwhile."""
+        self._starting = True
+        try:
+            self.processes.append(start())
+        finally:
+            self._starting = False
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def interrupt(self) -> None:
+        """Raises KeyboardInterrupt, now or as soon as no process is half started."""
+        self._interrupted = True
+        if not self._starting:
+            raise KeyboardInterrupt
 
     def stop(self) -> None:
         """Ask all to end, newest first (the product stops its own processes), and see to it that they do."""
@@ -84,7 +103,8 @@ def _start_product(
     }
     command = [sys.executable, "manage.py", "up"]
     command += [f"--{name}-port={ports[name]}" for name in ("web", "gateway", "vllm", "encoder")]
-    product = subprocess.Popen(
+    start = partial(
+        subprocess.Popen,
         command,
         cwd=ROOT,
         env=environ,
@@ -93,8 +113,8 @@ def _start_product(
         text=True,
         start_new_session=True,
     )
-    started.processes.append(product)
-    return product
+    started.launch(start)
+    return started.processes[-1]
 
 
 PORTS = {"web": 8780, "gateway": 8787, "vllm": 8790, "encoder": 8791, "teacher": 8799}
@@ -115,7 +135,7 @@ def pick_port(wanted: int) -> int:
 
 def _stand_in(started: Started, port: int, state: Path) -> Provider:
     made_up = secrets.token_urlsafe(24)
-    started.processes.append(start_stand_in(port=port, credential=made_up, log=state / "teacher.log"))
+    started.launch(partial(start_stand_in, port=port, credential=made_up, log=state / "teacher.log"))
     return Provider(f"http://127.0.0.1:{port}", made_up)
 
 

@@ -84,7 +84,9 @@ def _found(tenant_id: UUID, digest: str, now: datetime) -> bool:
 def _make_workload(digest: str, now: datetime) -> bool:
     calls = list(Call.objects.filter(fingerprint=digest, workload_id=None, status=200).order_by("-at")[:SAMPLE])
     readable = readable_pairs(calls, data_key_in_force())
-    pairs = [replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable if _is_handy(pair)]
+    pairs = [
+        replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable if _is_handy(pair) and not pair.ask.tied
+    ]
     if len(pairs) < MIN_CALLS or Workload.objects.count() >= MOST_WORKLOADS:
         return False
     kind, template = infer_kind([pair.answer for pair in pairs]), _learn(pairs)
@@ -157,6 +159,7 @@ def _refresh_one(workload: Workload, now: datetime) -> None:
         pairs=pairs,
         sampled=seen.sampled,
         on_template=len(seen.queries) / seen.sampled,
+        stateful=seen.stateful / seen.sampled,
         distinct_answers=len(set(seen.answers)),
         stances=_stances(workload),
         excess=find_excess(answer_schema(Kind(workload.kind), seen.answers)),
@@ -180,6 +183,7 @@ class _Seen:
     text in all."""
 
     sampled: int = 0
+    stateful: int = 0
     room: int = MOST_TEXT
     queries: list[str] = field(default_factory=list, repr=False)
     answers: list[str] = field(default_factory=list, repr=False)
@@ -189,6 +193,9 @@ def _look_at(workload: Workload, calls: list[Call]) -> _Seen:
     seen, template, kind = _Seen(), msgspec.convert(workload.template, Template), Kind(workload.kind)
     for pair in readable_pairs(calls, data_key_in_force()):
         seen.sampled += 1
+        seen.stateful += pair.ask.stateful
+        if pair.ask.tied:
+            continue
         if (query := extract_query(template, pair.ask)) is not None:
             seen.queries.append(query[:LONGEST_QUERY])
         if (answer := canonical(kind, pair.answer)) is not None and len(answer) <= seen.room:

@@ -171,6 +171,7 @@ class CredentialForm(StanceForm):
     secret = forms.RegexField(
         SECRET_PATTERN,
         label="Provider key",
+        strip=True,
         error_messages={"invalid": SECRET_RULE},
         max_length=500,
         min_length=8,

@@ -23,7 +23,7 @@ from ingestion.core.reading import (
     take_texts,
 )
 
-_UNIQUE = ("model", "stream", "max_tokens", "max_completion_tokens", "messages", "n")
+_UNIQUE = ("model", "stream", "max_tokens", "max_completion_tokens", "messages", "n", "store")
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -61,6 +61,7 @@ def parse_ask(raw: bytes) -> Ask:
         include_usage=take_flag(take_object(body, "stream_options"), "include_usage"),
         max_tokens=take_count(body, "max_completion_tokens") or take_count(body, "max_tokens"),
         n=take_count(body, "n") or 1,
+        stateful=take_flag(body, "store"),
         logprobs=take_flag(body, "logprobs"),
         stop=take_texts(body, "stop"),
         subject=take_text(body, "safety_identifier") or take_text(body, "user"),

@@ -114,8 +114,9 @@ def read_usage(usage: object) -> Usage | None:
 
 
 def read_either_usage(usage: object) -> Usage | None:
-    """A usage block of any of the vendor's APIs: some count `prompt_tokens`, this one and images `input_tokens`."""
-    return read_usage(usage) if isinstance(usage, dict) and "input_tokens" in usage else openai_wire.read_usage(usage)
+    """A usage block of any of the vendor's APIs: most count `prompt_tokens`, this one and images `input_tokens`."""
+    later = isinstance(usage, dict) and "input_tokens" in usage and "prompt_tokens" not in usage
+    return read_usage(usage) if later else openai_wire.read_usage(usage)
 
 
 def render_answer(ask: Ask, answer: Answer, *, call_id: str, created: int) -> bytes:

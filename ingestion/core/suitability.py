@@ -7,6 +7,7 @@ from ingestion.core.calls import Kind
 
 MIN_TEMPLATE_SHARE = 0.5
 MAX_LABELS = 200
+MOST_STATEFUL = 0.5  # of the calls: with more, a student would hardly ever be asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Figures:
     on_template: float  # share of the sample whose query can be told from the constant part
     distinct_answers: int  # in the sample
     stances: Mapping[str, str] = field(default_factory=dict)  # provider → stance on its terms
+    stateful: float = 0.0  # share of the sample whose answer the provider is to keep
     excess: str = ""  # what of the answers' schema is more than a student can be held to
     suspicion: str = ""  # why the traffic looks like copying a model at large
 
@@ -33,7 +35,11 @@ class Suitability:
 
 def judge(figures: Figures, *, min_pairs: int) -> Suitability:
     """The verdict on a workload. Reasons are whole sentences; an unsuitable one outweighs a missing number of pairs."""
-    against = [reason for reason in (_terms(figures), _purpose(figures), _kind(figures), _shape(figures)) if reason]
+    against = [
+        reason
+        for reason in (_terms(figures), _purpose(figures), _kind(figures), _shape(figures), _state(figures))
+        if reason
+    ]
     if against:
         return Suitability("unsuitable", tuple(against))
     if figures.pairs < min_pairs:
@@ -69,6 +75,16 @@ def _shape(figures: Figures) -> str | None:
     if figures.on_template < MIN_TEMPLATE_SHARE:
         share = f"{figures.on_template:.0%}"
         return f"Only {share} of its calls are one turn on a constant template; conversations stay with the teacher."
+    return None
+
+
+def _state(figures: Figures) -> str | None:
+    if figures.stateful > MOST_STATEFUL:
+        share = f"{figures.stateful:.0%}"
+        return (
+            f"{share} of its calls have the provider keep the answer, which a student's could not be asked for again: "
+            "send `store: false` where nobody does."
+        )
     return None
 
 

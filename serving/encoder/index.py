@@ -123,7 +123,10 @@ def _read(directory: Path, manifest: Manifest) -> Loaded:
         manifest=manifest,
         rows=torch.from_numpy(known["embeddings"].astype(np.float32)),
         answers=_read_texts(directory / "neighbours.json"),
-        reference=tuple(float(each) for each in np.sort(known["reference_distances"])),
+        reference=tuple(
+            float(each)
+            for each in np.sort(known["reference_distances" if "reference_distances" in known else "tuning_distances"])
+        ),
         labels=_read_texts(directory / "labels.json") if is_head else (),
         weights=torch.from_numpy(head.get("weights", empty).astype(np.float32)),
         bias=torch.from_numpy(head.get("bias", np.empty(0)).astype(np.float32)),

@@ -48,6 +48,7 @@ class Call:
     at: float
     started: float
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
+    asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +271,7 @@ def _arm(route: Route, attempt: Attempt) -> tuple[Arm, str]:
 
 def _usage(call: Call, answer: Answer | None, *, status: int) -> tuple[Usage, bool]:
     """The provider's count, or ours and True. A refused call costs nothing, nor does what we have no measure of."""
-    if answer is not None and answer.usage is not None:
+    if answer is not None and answer.usage is not None and call.asks_model:
         return answer.usage, False
     if status != 200 or not call.understood:
         return Usage(input_tokens=0, output_tokens=0), False

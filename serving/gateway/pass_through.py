@@ -19,7 +19,7 @@ from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
-from serving.gateway.refusals import Refused, body_incomplete, body_late, too_large
+from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Body, Reply
 from serving.gateway.wire import Departure, Message, Receive, Request, make_call_id
@@ -28,6 +28,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 UNRECORDED = frozenset({"GET", "HEAD"})
 # They leave nothing behind at the provider, so that one it has not worked on may be sent again.
 REPEATABLE = frozenset({"/v1/completions", "/v1/embeddings", "/v1/messages/count_tokens", "/v1/moderations"})
+# They answer with an object that is there already, and repeat what it has used.
+ON_WHAT_IS_KEPT = ("/v1/chat/completions/", "/v1/responses/")
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
 SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one at the provider
@@ -81,6 +83,7 @@ class Uplink(Departure):
         """
         super().__init__(receive)
         self.refusal: Refused | None = None  # why the body broke off
+        self.answered = False  # the provider has begun to
         self._limit = limit
         self._kept = kept
         self._announced = announced
@@ -135,8 +138,19 @@ class Uplink(Departure):
         try:
             await asyncio.wait_for(self._parts.put(part), SILENT_SECONDS)
         except TimeoutError:  # whoever leaves meanwhile is not heard of, so it ends here
-            self.left = True
+            self.refusal = teacher_late()
             self._work.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        """Whoever did not leave is told why the call was cut, if nothing of an answer has gone out yet."""
+        if super().__exit__(kind, error, trace):
+            return True
+        if kind is asyncio.CancelledError and self.refusal is not None:
+            self._work.uncancel()
+            if not self.answered:
+                raise self.refusal from error
+            return True
+        return False
 
 
 class Passage:
@@ -153,6 +167,7 @@ class Passage:
     async def unrecorded(self) -> None:
         """Nothing is asked of a model."""
         reply = await self._ask()
+        self._uplink.answered = True
         try:
             await relay_unrecorded(reply, send=self._request.send)
         finally:
@@ -163,6 +178,7 @@ class Passage:
         reply, capture = None, None
         try:
             reply = await self._ask()
+            self._uplink.answered = True
             capture = self._capture(call_id, at, started)
             await relay(reply, capture, send=self._request.send, extra=capture.headers)
         except Refused as refused:
@@ -174,6 +190,8 @@ class Passage:
             if reply is not None:
                 reply.close()
             capture = capture or self._capture(call_id, at, started)
+            if reply is None and self._uplink.refusal is not None:
+                capture.refuse(status=self._uplink.refusal.status)
             capture.keep(complete=False)
 
     async def _ask(self) -> Reply:
@@ -200,6 +218,7 @@ class Passage:
             at=at,
             started=started,
             understood=False,
+            asks_model=not self._request.target.startswith(ON_WHAT_IS_KEPT),
         )
         return Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
 

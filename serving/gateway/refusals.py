@@ -102,6 +102,12 @@ def too_many_in_flight(most: int) -> Refused:
     return Refused(429, "rate_limit_error", message, retry_after=1)
 
 
+def no_place_in_time() -> Refused:
+    """429: the calls before it did not end soon enough."""
+    message = "Too many calls of this tenant wait for the provider."
+    return Refused(429, "rate_limit_error", message, retry_after=5)
+
+
 def teacher_late() -> Refused:
     """504."""
     return Refused(504, "api_error", "The provider did not answer in time.")

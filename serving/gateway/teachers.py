@@ -1,6 +1,6 @@
-"""The ways to the tenants' providers, kept apart: one that is stuck or gone slows nobody but its own callers.
+"""The lanes to the tenants' providers, kept apart: one that is stuck or gone slows nobody but its own callers.
 
-Each tenant's way to each of its providers has so many calls in flight, and as many waiting for a place (a bulkhead);
+Each tenant's lane to each of its providers has so many calls in flight, and as many waiting for a place (a bulkhead);
 a breaker, so that what cannot be reached is said to be so at once; and a budget of retries, for calls that the provider
 has not worked on.
 """
@@ -15,18 +15,24 @@ from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, 
 from serving.core.retries import FIRST, earn, wait_asked_for
 from serving.gateway.authenticate import Caller
 from serving.gateway.metrics import Metrics
-from serving.gateway.refusals import teacher_late, teacher_left_alone, teacher_unreachable, too_many_in_flight
+from serving.gateway.refusals import (
+    no_place_in_time,
+    teacher_late,
+    teacher_left_alone,
+    teacher_unreachable,
+    too_many_in_flight,
+)
 from serving.gateway.upstream import Body, Reply, UnableToReach, UnableToReachInTime, Upstream, sent_headers
 from serving.gateway.wire import Headers, Request
 
 LONGEST_WAIT = 30.0  # seconds, for a place
 BEFORE_AGAIN = 0.1  # seconds before a second try at what could not be reached
-IDLE_WAYS = 10_000  # beyond so many, those that nobody uses are forgotten
+IDLE_LANES = 10_000  # beyond so many, those that nobody uses are forgotten
 
 
 @dataclass(slots=True)
-class Way:
-    """One tenant's way to one of its providers."""
+class Lane:
+    """One tenant's lane to one of its providers."""
 
     in_flight: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
@@ -43,7 +49,7 @@ class Way:
         turn = asyncio.get_running_loop().create_future()
         self.waiting.append(turn)
         if not await self._wait(turn):
-            raise too_many_in_flight(2 * most)
+            raise no_place_in_time()
 
     async def _wait(self, turn: asyncio.Future[None]) -> bool:
         """Whether the turn came in time."""
@@ -97,7 +103,7 @@ class _Errand:
 
 
 class Teachers:
-    """All ways of this process. `most` bounds the calls in flight on each, and those that wait besides."""
+    """All lanes of this process. `most` bounds the calls in flight on each, and those that wait besides."""
 
     def __init__(
         self, upstream: Upstream, *, most: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
@@ -106,7 +112,7 @@ class Teachers:
         self._upstream = upstream
         self._most = most
         self._metrics = metrics
-        self._ways: dict[tuple[str, str], Way] = {}
+        self._lanes: dict[tuple[str, str], Lane] = {}
 
     async def ask(self, request: Request, caller: Caller, *, method: str, body: Body, again: bool) -> Reply:
         """Send the caller's request to the tenant's own provider, whoever the caller says it is for. Raises Refused.
@@ -114,76 +120,76 @@ class Teachers:
         `again`: it may be sent a second time where the provider did not work on it, or asks for that. The reply holds
         the call's place until it is closed.
         """
-        way = self._way(caller)
-        await way.enter(most=self._most)
+        lane = self._lane(caller)
+        await lane.enter(most=self._most)
         reply = None
         try:
-            reply = await self._ask(way, _errand(request, caller, method, body), again=again)
-            return _Placed(reply, way)
+            reply = await self._ask(lane, _errand(request, caller, method, body), again=again)
+            return _Placed(reply, lane)
         finally:
             if reply is None:
-                way.leave()
+                lane.leave()
 
     async def close(self) -> None:
         """Give up all connections."""
         await self._upstream.close()
 
-    def _way(self, caller: Caller) -> Way:
+    def _lane(self, caller: Caller) -> Lane:
         key = (caller.key.tenant_id, caller.teacher.base_url)
-        way = self._ways.get(key)
-        if way is None:
-            if len(self._ways) >= IDLE_WAYS:
-                self._ways = {name: used for name, used in self._ways.items() if not used.is_forgettable}
-            way = self._ways[key] = Way()
-        return way
+        lane = self._lanes.get(key)
+        if lane is None:
+            if len(self._lanes) >= IDLE_LANES:
+                self._lanes = {name: used for name, used in self._lanes.items() if not used.is_forgettable}
+            lane = self._lanes[key] = Lane()
+        return lane
 
-    async def _ask(self, way: Way, errand: _Errand, *, again: bool) -> Reply:
-        way.retries = earn(way.retries)
+    async def _ask(self, lane: Lane, errand: _Errand, *, again: bool) -> Reply:
+        lane.retries = earn(lane.retries)
         try:
-            reply = await self._try(way, errand)
+            reply = await self._try(lane, errand)
         except UnableToReach as error:
-            if not (again and error.untouched and way.take_retry()):
+            if not (again and error.untouched and lane.take_retry()):
                 raise _refusal(error) from error
             self._metrics.count_retry(why="unreachable")
             await asyncio.sleep(BEFORE_AGAIN)
         else:
             wait = wait_asked_for(reply.status, reply.headers) if again else None
-            if wait is None or not way.take_retry():
+            if wait is None or not lane.take_retry():
                 return reply
             reply.close()
             self._metrics.count_retry(why="busy")
             await asyncio.sleep(wait)
         try:
-            return await self._try(way, errand)
+            return await self._try(lane, errand)
         except UnableToReach as error:
             raise _refusal(error) from error
 
-    async def _try(self, way: Way, errand: _Errand) -> Reply:
-        if way.breaker is not CLOSED:
+    async def _try(self, lane: Lane, errand: _Errand) -> Reply:
+        if lane.breaker is not CLOSED:
             now = self._clock()
-            if seconds := seconds_to_wait(way.breaker, now=now):
+            if seconds := seconds_to_wait(lane.breaker, now=now):
                 raise teacher_left_alone(seconds)
             if errand.is_whole:  # else nobody knows when it ends: no probe
-                way.breaker = after_passing(way.breaker, now=now)
-        opened = way.breaker.opened
+                lane.breaker = after_passing(lane.breaker, now=now)
+        opened = lane.breaker.opened
         try:
             reply = await self._upstream.ask(errand.method, errand.url, headers=errand.headers, body=errand.body)
         except UnableToReach as error:
-            if error.gone and errand.is_whole:
-                way.breaker = after_failure(way.breaker, opened=opened, now=self._clock())
+            if error.down and errand.is_whole:
+                lane.breaker = after_failure(lane.breaker, opened=opened, now=self._clock())
             raise
-        way.breaker = CLOSED
+        lane.breaker = CLOSED
         return reply
 
 
 class _Placed:
     """A reply that gives its call's place free when it is closed."""
 
-    def __init__(self, reply: Reply, way: Way) -> None:
+    def __init__(self, reply: Reply, lane: Lane) -> None:
         self.status = reply.status
         self.headers: Headers = reply.headers
         self._reply = reply
-        self._way: Way | None = way
+        self._lane: Lane | None = lane
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises UnableToFinish."""
@@ -192,9 +198,9 @@ class _Placed:
     def close(self) -> None:
         """Hang up if the body is not finished, and leave."""
         self._reply.close()
-        if self._way is not None:
-            self._way.leave()
-            self._way = None
+        if self._lane is not None:
+            self._lane.leave()
+            self._lane = None
 
 
 def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Errand:

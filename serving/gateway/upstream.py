@@ -47,13 +47,13 @@ class UnableToReach(Exception):
     """The teacher gave no status line.
 
     `untouched`: it cannot have worked on the call, so that one may be sent again: no connection was made, or one from
-    an earlier call turned out closed at once. `gone`: it speaks against the teacher, not against this call.
+    an earlier call turned out closed at once. `down`: that speaks against the teacher, not against this call.
     """
 
-    def __init__(self, *, untouched: bool = False, gone: bool = False) -> None:
+    def __init__(self, *, untouched: bool = False, down: bool = False) -> None:
         super().__init__()
         self.untouched = untouched
-        self.gone = gone
+        self.down = down
 
 
 class UnableToReachInTime(UnableToReach):
@@ -111,17 +111,19 @@ class AiohttpUpstream:
 
     async def ask(self, method: str, url: str, *, headers: Iterable[tuple[str, str]], body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach."""
-        way = _Way()
+        trace = _Trace()
         try:
             response = await self._session.request(
-                method, _parse_url(url), headers=headers, data=body, allow_redirects=False, trace_request_ctx=way
+                method, _parse_url(url), headers=headers, data=body, allow_redirects=False, trace_request_ctx=trace
             )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UnableToReach(down=True) from error
         except TimeoutError as error:
-            raise UnableToReachInTime(gone=True) from error
+            raise UnableToReachInTime(down=True) from error
         except aiohttp.ClientConnectorError as error:
-            raise UnableToReach(untouched=True, gone=True) from error
+            raise UnableToReach(untouched=True, down=True) from error
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            raise UnableToReach(untouched=way.was_stale()) from error
+            raise UnableToReach(untouched=trace.was_stale()) from error
         except (aiohttp.ClientError, OSError, UnicodeError) as error:  # the last: a name that no server may be asked
             raise UnableToReach from error
         return AiohttpReply(response)
@@ -131,7 +133,7 @@ class AiohttpUpstream:
         await self._session.close()
 
     def _watch_connections(self) -> aiohttp.TraceConfig:
-        """Counts connections made and used again, and notes on each call's `_Way` which it was."""
+        """Counts connections made and used again, and notes on each call's `_Trace` which it was."""
 
         async def made(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
             self._metrics.connections_made += 1
@@ -146,7 +148,7 @@ class AiohttpUpstream:
         return watch
 
 
-class _Way:
+class _Trace:
     """How a call left: on a connection of an earlier one, if `reused_at` is set, a reading of the clock."""
 
     reused_at: float | None = None

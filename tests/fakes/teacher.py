@@ -44,6 +44,7 @@ class Teacher:
     left: int = 0
     streaming: int = 0
     counts: bool = True
+    kept: bytes = b""  # what it says of an answer that it has kept
 
     async def __call__(self, scope, receive, send) -> None:
         body = await read_body(receive)
@@ -92,6 +93,8 @@ class Teacher:
             await send({"type": "http.response.body", "body": b""})
         elif scope["path"] == "/v1/embeddings":
             await send_json(send, 200, EMBEDDED)
+        elif self.kept and scope["path"] == "/v1/chat/completions/chatcmpl-1":
+            await send_json(send, 200, self.kept)
         elif scope["path"] == "/v1/messages/count_tokens":
             await send_json(send, 200, b'{"input_tokens": 12}')
         else:

@@ -143,6 +143,18 @@ def test_a_workload_learns_from_either_of_the_vendor_s_apis_but_not_from_what_on
     assert not {query_of(2000 + n)[0] for n in range(7)} & asked
 
 
+def test_a_workload_whose_answers_the_provider_keeps_is_told_what_to_change(company, now):
+    log_calls(company.id, 60, now=now, asked_with={})
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    assert workload.verdict == "unsuitable" and "`store: false`" in workload.verdict_reasons[0]
+    log_calls(company.id, 90, now=now + timedelta(hours=1), start=100, asked_with={"store": False})
+    discover_workloads(company.id, now=now + timedelta(hours=2))
+    with acting_for(company.id):
+        assert Workload.objects.get().verdict == "not_yet"
+
+
 def test_answers_nobody_could_give_never_train_but_count_where_the_student_is_judged(company, found, now):
     days = [now + timedelta(days=day) for day in range(4)]
     log_calls(company.id, 60, now=days[1], start=1000, workload_id=str(found.id), finish="length")

@@ -417,7 +417,11 @@ def test_what_passes_and_is_no_json_says_nothing_and_is_not_kept():
 
 @pytest.mark.parametrize(
     ("usage", "tokens"),
-    [({"prompt_tokens": 9, "total_tokens": 9}, (9, 0)), ({"input_tokens": 5, "output_tokens": 3}, (5, 3))],
+    [
+        ({"prompt_tokens": 900, "completion_tokens": 2, "input_tokens": 0, "output_tokens": 0}, (900, 2)),
+        ({"prompt_tokens": 9, "total_tokens": 9}, (9, 0)),
+        ({"input_tokens": 5, "output_tokens": 3}, (5, 3)),
+    ],
 )
 def test_what_passes_is_counted_in_either_of_the_vendor_s_spellings(usage, tokens):
     read = parse_passing_answer(OPENAI, json.dumps({"usage": usage}).encode()).usage
@@ -425,3 +429,7 @@ def test_what_passes_is_counted_in_either_of_the_vendor_s_spellings(usage, token
     reader.feed(b"data: " + json.dumps({"type": "image_generation.completed", "usage": usage}).encode() + b"\n\n")
     assert (read.input_tokens, read.output_tokens) == tokens
     assert (reader.answer().usage.input_tokens, reader.answer().usage.output_tokens) == tokens
+
+
+def test_a_chat_whose_answer_the_provider_is_to_keep_is_noticed():
+    assert ask_openai(store=True).stateful and not ask_openai(store=False).stateful and not ask_openai().stateful

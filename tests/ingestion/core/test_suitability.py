@@ -28,6 +28,7 @@ def test_too_few_answers_are_not_yet_enough_and_the_missing_ones_are_counted():
         ({"kind": Kind.TEXT}, "free text"),
         ({"distinct_answers": MAX_LABELS + 1}, f"More than {MAX_LABELS}"),
         ({"on_template": 0.2}, "Only 20%"),
+        ({"stateful": 0.9}, "90% of its calls have the provider keep the answer"),
         ({"stances": {"openai": "forbidden", "anthropic": "allowed"}}, "stated for openai forbid"),
     ],
 )

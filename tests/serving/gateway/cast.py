@@ -156,9 +156,8 @@ class Stage:
 
     def records(self, count: int, *, directory: Path | None = None) -> list[CallRecord]:
         """The spool's records once there are `count`, and no more than that."""
-        found = (
-            wait_for(lambda: len(read := read_spool(directory or self.spool_dir)) >= count and read) if count else []
-        )
+        where = directory or self.spool_dir
+        found = wait_for(lambda: len(read := read_spool(where)) >= count and read) if count else read_spool(where)
         assert len(found) == count
         return found
 

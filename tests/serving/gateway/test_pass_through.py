@@ -101,7 +101,8 @@ async def test_looking_something_up_asks_no_model_and_leaves_no_record(live):
     got = await get(f"{live.url}/v1/files/1/content?after=2", headers=KEY)
     assert got.body == b"".join(CONTENT)
     assert live.teacher.seen[0].path == "/v1/files/1/content?after=2"
-    live.records(0)
+    await post(live.url, path="/v1/embeddings", json={"model": "text-embedding-3-small"})
+    assert live.record().asked_model == "text-embedding-3-small", "and nothing before it"
 
 
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/embeddings"])
@@ -195,6 +196,34 @@ async def test_an_upload_that_does_not_go_on_gives_its_place_free(stage, monkeyp
     with serve_gateway(stage, tenant_in_flight=1) as gateway:
         assert (await post(gateway.url, path="/v1/files", data=stuck())).status == 408
         assert (await post(gateway.url, json=openai_ask())).status == 200
+
+
+async def test_a_provider_that_takes_no_byte_is_a_504_and_gives_the_place_free(stage, monkeypatch):
+    monkeypatch.setattr("serving.gateway.pass_through.SILENT_SECONDS", 0.2)
+
+    async def never_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async def much():
+        for _ in range(400):
+            yield b"x" * 100_000
+
+    async with await asyncio.start_server(never_read, "127.0.0.1", 0, limit=1) as server:
+        host, port = server.sockets[0].getsockname()
+        stage.urls["teacher"] = f"http://{host}:{port}"
+        stage.publish()
+        with serve_gateway(stage, tenant_in_flight=1) as gateway:
+            for _ in range(2):
+                got = await post(gateway.url, path="/v1/files", data=much())
+                assert (got.status, json.loads(got.body)["error"]["type"]) == (504, "api_error")
+            assert [record.status for record in stage.records(2)] == [504, 504]
+
+
+async def test_what_is_done_to_a_kept_answer_does_not_count_its_use_again(live):
+    live.teacher.kept = b'{"object": "chat.completion", "model": "gpt-4o", "usage": {"prompt_tokens": 9}}'
+    await post(live.url, path="/v1/chat/completions/chatcmpl-1", json={"metadata": {"a": "b"}})
+    record = live.record()
+    assert (record.reason, record.input_tokens, record.usage_estimated) == ("passed_through", 0, False)
 
 
 async def test_a_caller_who_leaves_before_the_provider_answers_is_remembered(live):

@@ -12,10 +12,9 @@ from ingestion.core.calls import Dialect
 from serving.core.breaker import FAILURES, FIRST_PAUSE
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused
-from serving.gateway.teachers import Teachers, Way
+from serving.gateway.teachers import Lane, Teachers
 from serving.gateway.upstream import UnableToReach
 from serving.gateway.wire import Request
-from tests.fakes.serve import wait_for
 from tests.fakes.teacher import ERROR_BODY, openai_body
 from tests.serving.gateway.cast import PLAIN, down, get, openai_ask, post, serve_gateway
 from tests.serving.gateway.test_relay import Canned
@@ -141,10 +140,10 @@ async def test_one_more_than_may_wait_is_told_to_come_back(stage):
     stage.publish()
     with serve_gateway(stage, tenant_in_flight=1) as gateway:
         held = [asyncio.create_task(post(gateway.url, json=openai_ask("silent"))) for _ in range(2)]
-        await asyncio.to_thread(wait_for, lambda: len(stage.teacher.seen) == 1)
+        async with asyncio.timeout(15):
+            while b"understudy_in_flight 2.0" not in (await get(f"{gateway.url}/metrics")).body:
+                pass
         got = await post(gateway.url, json=openai_ask())
-        while got.status != 429:  # until the second one waits
-            got = await post(gateway.url, json=openai_ask())
         assert (got.headers["retry-after"], json.loads(got.body)["error"]["type"]) == ("1", "rate_limit_error")
         for task in held:
             task.cancel()
@@ -180,7 +179,7 @@ async def test_one_probe_takes_a_provider_back():
 
 async def test_what_breaks_one_call_does_not_speak_against_the_provider():
     """Or a caller whose own call breaks its connection would have everybody's refused."""
-    teachers = Teachers(Scripted(failures=3 * FAILURES, gone=False), most=9, metrics=idle_metrics())
+    teachers = Teachers(Scripted(failures=3 * FAILURES, down=False), most=9, metrics=idle_metrics())
     assert {await refusal(teachers) for _ in range(3 * FAILURES)} == {502}
     assert (await ask(teachers, "t")).status == 200
 
@@ -191,12 +190,12 @@ async def test_an_upload_is_no_probe():
     async def endless():
         yield b"x"
 
-    now = [0.0]
-    teachers = Teachers(Scripted(failures=FAILURES), most=9, metrics=idle_metrics(), clock=lambda: now[0])
+    now, upstream = [0.0], Scripted(failures=FAILURES)
+    teachers = Teachers(upstream, most=9, metrics=idle_metrics(), clock=lambda: now[0])
     for _ in range(FAILURES):
         await refusal(teachers)
     now[0] += FIRST_PAUSE
-    teachers._upstream._failures = FAILURES + 1
+    upstream.failures = FAILURES + 1
     with pytest.raises(Refused):
         await ask(teachers, "t", body=endless())
     assert (await ask(teachers, "t")).status == 200, "the probe is still to be had"
@@ -204,48 +203,48 @@ async def test_an_upload_is_no_probe():
 
 async def test_who_waits_too_long_for_a_place_is_told_to_come_back(monkeypatch):
     monkeypatch.setattr("serving.gateway.teachers.LONGEST_WAIT", 0.01)
-    way = Way()
-    await way.enter(most=1)
+    lane = Lane()
+    await lane.enter(most=1)
     with pytest.raises(Refused) as refused:
-        await way.enter(most=1)
-    assert refused.value.status == 429 and len(way.waiting) == 0
-    way.leave()
-    assert way.in_flight == 0
+        await lane.enter(most=1)
+    assert refused.value.status == 429 and len(lane.waiting) == 0
+    lane.leave()
+    assert lane.in_flight == 0
 
 
 async def test_the_place_of_a_caller_who_leaves_the_queue_is_not_lost():
-    way = Way()
+    lane = Lane()
     for _ in range(2):
-        await way.enter(most=2)
-    first, second = (asyncio.create_task(way.enter(most=2)) for _ in range(2))
+        await lane.enter(most=2)
+    first, second = (asyncio.create_task(lane.enter(most=2)) for _ in range(2))
     await asyncio.sleep(0)
-    assert len(way.waiting) == 2
-    way.leave()
+    assert len(lane.waiting) == 2
+    lane.leave()
     first.cancel()  # in the very moment in which its turn has come
     await asyncio.wait([first, second])
-    assert first.cancelled() and second.exception() is None and way.in_flight == 2
+    assert first.cancelled() and second.exception() is None and lane.in_flight == 2
     for _ in range(2):
-        way.leave()
-    assert (way.in_flight, len(way.waiting)) == (0, 0)
+        lane.leave()
+    assert (lane.in_flight, len(lane.waiting)) == (0, 0)
 
 
 class Scripted:
     """An upstream that cannot be reached for the first calls, and sticks for the tenant whose address says so."""
 
-    def __init__(self, *, failures: int = 0, gone: bool = True) -> None:
-        self._gone = gone
+    def __init__(self, *, failures: int = 0, down: bool = True) -> None:
+        self._down = down
         self.calls = 0
         self.sticks = True
         self.asked = asyncio.Event()
-        self._failures = failures
+        self.failures = failures
 
     async def ask(self, method, url, *, headers, body):
         self.calls += 1
         if self.sticks and url.startswith("http://stuck"):
             self.asked.set()
             await asyncio.Event().wait()
-        if self.calls <= self._failures:
-            raise UnableToReach(gone=self._gone)
+        if self.calls <= self.failures:
+            raise UnableToReach(down=self._down)
         return Canned([b"{}"], kind=b"application/json")
 
     async def close(self) -> None:
