@@ -24,10 +24,10 @@ from config.checks import (
     check_store_url,
 )
 from config.paths import ROOT, state_dir
+from tenants.core.sealing import DEMO_SECRET
 
 env = Env()
 
-DEMO_SECRET = "demo-secret-for-one-bare-machine-never-in-production"
 PRODUCTION = env.bool("PRODUCTION", default=False)
 DEMO = env.bool("DEMO", default=False)
 DEBUG = False

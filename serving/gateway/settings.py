@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tenants.core.sealing import derive_key
+from tenants.core.sealing import DEMO_SECRET, derive_key
 
 SNAPSHOT_CONTEXT = "snapshot/1"
 SHORTEST_SECRET = 32
 DEMO_SECRETS = b"demo-secret-"
+ROOT = Path(__file__).resolve().parents[2]
 FLAGS = {
     "": False,
     "1": True,
@@ -45,16 +46,18 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY and, with defaults, GATEWAY_HOST, GATEWAY_PORT, MAX_BODY_BYTES,
-    MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, PROVIDER_ALLOW_PRIVATE,
-    PRODUCTION.
+    """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
+    MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S,
+    PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
     """
+    production = _flag(environ, "PRODUCTION", default=False)
+    bare = {} if production else _bare_machine(environ)  # in production nothing is kept where nobody has said
+    environ = {**bare, **environ}
     secret = _text(environ, "SECRET_KEY").encode()
     if len(secret) < SHORTEST_SECRET:
         raise UnableToStart(f"SECRET_KEY is shorter than {SHORTEST_SECRET} bytes")
-    production = _flag(environ, "PRODUCTION", default=False)
     if production and secret.startswith(DEMO_SECRETS):
         raise UnableToStart("SECRET_KEY is the demo's, and PRODUCTION is set")
     return Settings(
@@ -71,6 +74,16 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
         allow_private=_flag(environ, "PROVIDER_ALLOW_PRIVATE", default=not production),
     )
+
+
+def _bare_machine(environ: Mapping[str, str]) -> dict[str, str]:
+    """Where the other processes of a machine look where nothing is set: below STATE_DIR, under the demo's secret."""
+    state = Path(environ.get("STATE_DIR") or ROOT / ".state").resolve()
+    return {
+        "SNAPSHOT_FILE": str(state / "snapshot.sealed"),
+        "SPOOL_DIR": str(state / "spool"),
+        "SECRET_KEY": DEMO_SECRET,
+    }
 
 
 def snapshot_key(secret: bytes) -> bytes:

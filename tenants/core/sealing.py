@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+DEMO_SECRET = "demo-secret-for-one-bare-machine-never-in-production"  # every process of such a machine, if none is set
 VERSION = b"\x01"
 NONCE_BYTES = 12
 KEY_BYTES = 32

@@ -65,6 +65,7 @@ def test_a_gateway_told_to_stop_finishes_the_calls_it_has(stage: Stage, process)
 @pytest.mark.parametrize("missing", ["SNAPSHOT_FILE", "SPOOL_DIR", "SECRET_KEY"])
 def test_a_gateway_without_a_setting_names_it_and_does_not_start(missing, tmp_path):
     settings = {"SNAPSHOT_FILE": str(tmp_path / "s"), "SPOOL_DIR": str(tmp_path), "SECRET_KEY": SECRET.decode()}
-    environ = {name: value for name, value in {**os.environ, **settings}.items() if name != missing}
+    everything = {**os.environ, **settings, "PRODUCTION": "1"}  # elsewhere there are defaults
+    environ = {name: value for name, value in everything.items() if name != missing}
     done = subprocess.run([sys.executable, "-m", "serving.gateway"], env=environ, capture_output=True, timeout=30)
     assert (done.returncode, missing in done.stderr.decode()) == (2, True)

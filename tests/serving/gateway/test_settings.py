@@ -2,8 +2,9 @@
 
 import pytest
 
-from config.settings import DEMO_SECRET
-from serving.gateway.settings import UnableToStart, read_settings
+from config.paths import state_dir
+from serving.gateway.settings import UnableToStart, read_settings, snapshot_key
+from tenants.core.sealing import DEMO_SECRET
 
 GOOD = {"SNAPSHOT_FILE": "/run/s", "SPOOL_DIR": "/run/spool", "SECRET_KEY": "k" * 50}
 
@@ -40,3 +41,20 @@ def test_the_demos_secret_seals_nothing_in_production():
     with pytest.raises(UnableToStart, match="SECRET_KEY is the demo's") as refused:
         read_settings(demo | {"PRODUCTION": "1"})
     assert DEMO_SECRET not in str(refused.value)
+
+
+def test_on_a_bare_machine_it_looks_where_the_feed_writes():
+    bare = read_settings({})
+    assert (bare.spool_dir, bare.snapshot_file) == (
+        state_dir({}) / "spool",
+        state_dir({}) / "snapshot.sealed",
+    )
+    assert bare.snapshot_key == snapshot_key(DEMO_SECRET.encode())
+    assert read_settings({"STATE_DIR": "/run/x"}).spool_dir == state_dir({"STATE_DIR": "/run/x"}) / "spool"
+
+
+@pytest.mark.parametrize("missing", GOOD)
+def test_in_production_nothing_is_kept_where_nobody_has_said(missing):
+    environ = {name: value for name, value in GOOD.items() if name != missing} | {"PRODUCTION": "1"}
+    with pytest.raises(UnableToStart, match=missing):
+        read_settings(environ)
