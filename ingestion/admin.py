@@ -36,7 +36,7 @@ class PriceAdmin(ReadOnlyShared):
 
 
 @admin.register(ParkedRecord)
-class ParkedRecordAdmin(ReadOnlyShared):
+class ParkedRecordAdmin(ReadOnly):
     """Spool records that could not be stored; the record itself stays closed."""
 
-    columns = ("id", "tenant_ref", "reason", "parked_at")
+    columns = ("id", "tenant_id", "reason", "parked_at")

@@ -131,11 +131,16 @@ class Payload(TenantOwned):
     response_sealed = models.BinaryField(null=True)
 
 
-class ParkedRecord(models.Model):
-    """A spool record that could not be stored, with its reason, for the operator. Bodies stay sealed in it."""
+class ParkedRecord(TenantOwned):
+    """A spool record that could not be stored, with its reason, for the operator. Bodies stay sealed in it.
+
+    Its tenant may be one that we do not know. The door reads all but the record.
+    """
 
     id = models.BigAutoField(primary_key=True)
-    tenant_ref = models.CharField(max_length=64)
+    tenant = models.ForeignKey(
+        "tenants.Tenant", on_delete=models.CASCADE, related_name="+", db_index=False, db_constraint=False
+    )
     reason = models.CharField(max_length=200)
     parked_at = models.DateTimeField()
     record = models.BinaryField()

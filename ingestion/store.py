@@ -25,6 +25,7 @@ COPIED = [name for name in CallRecord.__struct_fields__ if name not in CONVERTED
 # classes of SQLSTATE that blame no value: connection, transaction state, rolled back (deadlock), resources, in use,
 # operator's intervention, system
 PASSING = {"08", "25", "40", "53", "55", "57", "58"}
+NOBODY = UUID(int=0)
 LENGTHS = {"asked_model": 120, "answered_model": 120, "reason": 60, "adapter": 160, "finish": 20}
 
 
@@ -49,19 +50,25 @@ def unpark(*, price: Pricer) -> tuple[int, int]:
     Safe to run twice, and beside the feed. Raises DatabaseError when the database is at fault.
     """
     stored = left = 0
-    for row in ParkedRecord.objects.order_by("id").iterator(chunk_size=50):
-        if _takes(row, price):
-            row.delete()
-            stored += 1
-        else:
-            left += 1
+    for row_id, tenant_id in ParkedRecord.across_tenants.order_by("id").values_list("id", "tenant_id"):
+        with acting_for(tenant_id):
+            row = ParkedRecord.objects.select_for_update().filter(id=row_id).first()
+            if row is None:  # another was at it, or an erasure
+                continue
+            if _takes(row, price):
+                row.delete()
+                stored += 1
+            else:
+                left += 1
     return stored, left
 
 
 def _takes(row: ParkedRecord, price: Pricer) -> bool:
     try:
         record = msgspec.msgpack.decode(row.record, type=CallRecord)
-        _insert(UUID(record.tenant_id), [record], price)
+        if UUID(record.tenant_id) != row.tenant_id:
+            return False
+        _insert(row.tenant_id, [record], price)
     except (msgspec.MsgspecError, ValueError, TypeError, DatabaseError) as error:
         if isinstance(error, DatabaseError) and _is_away(error):
             raise
@@ -89,10 +96,19 @@ def _store_or_park(tenant: str, record: CallRecord, *, price: Pricer, now: datet
     except (ValueError, TypeError, DatabaseError) as error:
         if isinstance(error, DatabaseError) and _is_away(error):
             raise
-        ParkedRecord.objects.create(
-            tenant_ref=tenant[:64], reason=type(error).__name__, parked_at=now, record=msgspec.msgpack.encode(record)
-        )
+        with acting_for(_whose(tenant)):
+            ParkedRecord.objects.create(
+                reason=type(error).__name__, parked_at=now, record=msgspec.msgpack.encode(record)
+            )
         return 1
+
+
+def _whose(tenant: str) -> UUID:
+    """The tenant that a record names, or nobody."""
+    try:
+        return UUID(tenant)
+    except ValueError:
+        return NOBODY
 
 
 def _is_away(error: DatabaseError) -> bool:

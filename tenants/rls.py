@@ -16,8 +16,10 @@ EVERYTHING: Final = "SELECT, INSERT, UPDATE, DELETE"
 APPEND_ONLY: Final = "SELECT, INSERT"
 
 
-def wall(table: str, *, column: str = "tenant_id", grants: str = EVERYTHING, door: bool = False) -> RunSQL:
-    """Force row-level security on a table; `door=True` lets the cross-tenant role read it."""
+def wall(
+    table: str, *, column: str = "tenant_id", grants: str = EVERYTHING, door: bool = False, door_reads: str = ""
+) -> RunSQL:
+    """Force row-level security on a table; `door=True` lets the cross-tenant role read it, or some columns of it."""
     mine = f"{column} = {TENANT}"
     statements = [
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY",
@@ -28,7 +30,7 @@ def wall(table: str, *, column: str = "tenant_id", grants: str = EVERYTHING, doo
     if door:
         statements += [
             f"CREATE POLICY door ON {table} FOR SELECT TO understudy_door USING (true)",
-            f"GRANT SELECT ON {table} TO understudy_door",
+            f"GRANT SELECT{f' ({door_reads})' if door_reads else ''} ON {table} TO understudy_door",
         ]
     return RunSQL(_joined(statements), RunSQL.noop)
 

@@ -12,6 +12,7 @@ MAY_LOOK_ACROSS = {
     "portal/access.py": "finds the tenant of the person whose session it is",
     "portal/account.py": "finds the demo's owner, for the one-click log-in of a demo",
     "ingestion/erase.py": "finds the tenants, suspended ones too, with a person to forget",
+    "ingestion/store.py": "finds the records that could not be stored, of whichever tenant",
     "training/launch.py": "finds the runs that are free, of whichever tenant",
     "training/leftovers.py": "finds which runs on a trainer's disk are open, of whichever tenant",
     "billing/statement.py": "finds the tenants, suspended ones too, with a month that is not settled",

@@ -79,11 +79,12 @@ def test_the_operator_reads_all_tenants_and_changes_nothing_of_theirs(operator, 
     make_world(company, now=now, calls=4)
     for model, _, address in pages():
         assert operator.get(f"{address}add/").status_code == 403, address
-        row = (getattr(model, "across_tenants", None) or model._default_manager).first()
-        if row is not None:
-            assert operator.get(f"{address}{row.pk}/change/").status_code == 200, address
-            assert operator.submit(f"{address}{row.pk}/delete/").status_code == 403, address
-            changed = operator.submit(f"{address}{row.pk}/change/", {"name": "x"})
+        rows = getattr(model, "across_tenants", None) or model._default_manager
+        key = rows.values_list("pk", flat=True).first()
+        if key is not None:
+            assert operator.get(f"{address}{key}/change/").status_code == 200, address
+            assert operator.submit(f"{address}{key}/delete/").status_code == 403, address
+            changed = operator.submit(f"{address}{key}/change/", {"name": "x"})
             assert changed.status_code == (302 if model is Tenant else 403), address
     assert Tenant.across_tenants.get().name == "Northwind Freight"
 

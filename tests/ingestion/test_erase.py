@@ -306,15 +306,16 @@ def erasures_waiting() -> bool:
 
 def test_a_parked_record_of_the_person_goes_too(company, rival, now):
     for owner, subject in ((company, ANNA), (company, BORIS), (rival, ANNA)):
-        ParkedRecord.objects.create(
-            tenant_ref=str(owner.id),
-            reason="DataError",
-            parked_at=now,
-            record=msgspec.msgpack.encode(record(owner, subject, now=now)),
-        )
-    ParkedRecord.objects.create(tenant_ref=str(company.id), reason="DataError", parked_at=now, record=b"\xc1 torn")
+        park(owner, msgspec.msgpack.encode(record(owner, subject, now=now)), now=now)
+    park(company, b"\xc1 torn", now=now)
     assert erase(company, ANNA, now=now).parked == 1
-    assert ParkedRecord.objects.count() == 3
+    assert ParkedRecord.across_tenants.filter(tenant_id=company.id).count() == 2
+    assert ParkedRecord.across_tenants.filter(tenant_id=rival.id).count() == 1
+
+
+def park(owner, packed, *, now):
+    with acting_for(owner.id):
+        ParkedRecord.objects.create(reason="DataError", parked_at=now, record=packed)
 
 
 def test_a_rivals_person_of_the_same_name_is_not_touched(company, rival, now):

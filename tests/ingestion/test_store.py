@@ -1,5 +1,7 @@
 """Holds that the log loses nothing, doubles nothing, and lets one bad record hurt nobody."""
 
+from uuid import UUID
+
 import msgspec
 import psycopg.errors
 import pytest
@@ -46,17 +48,43 @@ def test_a_record_that_cannot_be_stored_is_parked_and_its_neighbours_are_not(com
     assert store_calls([good[0], bad, good[2]], price=free, now=now) == 1
     with acting_for(company.id):
         assert Call.objects.count() == 2
-    parked = ParkedRecord.objects.get()
+        parked = ParkedRecord.objects.get()
     assert b"query 1" not in bytes(parked.record)
 
 
 def test_a_record_of_an_unknown_tenant_is_parked(company, rival, now):
     with acting_for(company.id):
         record = record_of(company.id, "q", "parcel", at=now)
-    stranger = msgspec.structs.replace(record, tenant_id="00000000-0000-7000-8000-000000000000")
+    theirs = {"id": "0197a000-0000-7000-8000-00000000000f", "tenant_id": "00000000-0000-7000-8000-000000000000"}
+    stranger = msgspec.structs.replace(record, **theirs)
     assert store_calls([stranger, record], price=free, now=now) == 1
     with acting_for(company.id):
         assert Call.objects.count() == 1
+        assert not ParkedRecord.objects.exists()
+    assert parked_for() == {UUID(stranger.tenant_id)}
+    assert unpark(price=free) == (0, 1)
+
+
+def test_a_record_that_names_no_tenant_at_all_is_parked_as_nobodys(company, now):
+    with acting_for(company.id):
+        record = record_of(company.id, "q", "parcel", at=now)
+    assert store_calls([msgspec.structs.replace(record, tenant_id="' OR 1=1")], price=free, now=now) == 1
+    assert parked_for() == {UUID(int=0)}
+    assert unpark(price=free) == (0, 1)
+
+
+def test_a_parked_record_that_names_another_tenant_than_its_row_stays_parked(company, rival, now):
+    with acting_for(company.id):
+        forged = msgspec.msgpack.encode(record_of(company.id, "q", "parcel", at=now))
+    with acting_for(rival.id):
+        ParkedRecord.objects.create(reason="DataError", parked_at=now, record=forged)
+    assert unpark(price=free) == (0, 1)
+    with acting_for(company.id):
+        assert not Call.objects.exists()
+
+
+def parked_for():
+    return set(ParkedRecord.across_tenants.values_list("tenant_id", flat=True))
 
 
 def test_odd_characters_in_facts_do_not_stop_a_call_from_being_stored(company, now):
@@ -78,7 +106,7 @@ def test_what_passes_by_itself_parks_nothing_and_is_left_to_the_next_read(compan
         record = record_of(company.id, "q", "parcel", at=now)
     with pytest.raises(OperationalError):
         store_calls([record], price=passing, now=now)
-    assert not ParkedRecord.objects.exists()
+    assert parked_for() == set()
     assert store_calls([record], price=free, now=now) == 0
 
 

@@ -26,6 +26,7 @@ OPEN_TO_THE_DOOR = {
     *("tenants_tenant", "tenants_membership", "tenants_apikey", "tenants_providercredential"),
     *("tenants_event", "tenants_webhookdelivery"),
     *("ingestion_workload", "ingestion_fingerprint", "ingestion_erasure"),
+    "ingestion_parkedrecord",
     *("training_trainingrun", "training_adapter"),
     *("serving_deployment", "serving_certificate", "serving_rollout"),
     *("billing_savingsstatement", "billing_invoice"),
@@ -35,7 +36,7 @@ NOBODYS = {
     *("auth_group", "auth_group_permissions", "auth_permission"),
     *("django_admin_log", "django_content_type", "django_migrations", "django_session"),
     *("tenants_user", "tenants_user_groups", "tenants_user_user_permissions"),
-    *("ingestion_price", "ingestion_parkedrecord"),
+    "ingestion_price",
 }
 TABLES = """
 SELECT c.relname, a.attname, c.relispartition,
@@ -344,6 +345,13 @@ def test_every_tenant_owned_model_is_among_the_tables_that_are_tried(admin):
 def test_every_table_of_the_doors_list_has_its_policy(admin):
     found = admin.execute("SELECT tablename FROM pg_policies WHERE %s = ANY(roles)", [DOOR]).fetchall()
     assert {name for (name,) in found} == OPEN_TO_THE_DOOR
+
+
+def test_the_door_reads_that_a_record_was_parked_and_not_the_record(admin):
+    admin.execute(f"SET LOCAL ROLE {DOOR}")
+    admin.execute("SELECT id, tenant_id, reason, parked_at FROM ingestion_parkedrecord")
+    with pytest.raises(InsufficientPrivilege):
+        admin.execute("SELECT record FROM ingestion_parkedrecord")
 
 
 def test_the_roles_cannot_become_another_or_pass_row_level_security(admin):
