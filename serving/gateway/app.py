@@ -14,11 +14,12 @@ from serving.gateway.attempt import Students
 from serving.gateway.capture import Recorder
 from serving.gateway.metrics import Metrics
 from serving.gateway.pass_through import may_pass, pass_through
+from serving.gateway.pool import PooledUpstream
 from serving.gateway.refusals import Refused, loop, no_such_path, no_upgrade, our_fault
 from serving.gateway.settings import Settings
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
-from serving.gateway.upstream import VIA, AiohttpUpstream
+from serving.gateway.upstream import VIA
 from serving.gateway.wire import Gone, Receive, Request, Scope, Send, send_whole
 
 CALLS = {
@@ -97,7 +98,7 @@ def start(settings: Settings) -> Running:
 
 
 def _teachers(settings: Settings, metrics: Metrics) -> Teachers:
-    upstream = AiohttpUpstream(timeout=settings.teacher_timeout, allow_private=settings.allow_private, metrics=metrics)
+    upstream = PooledUpstream(timeout=settings.teacher_timeout, allow_private=settings.allow_private, metrics=metrics)
     return Teachers(upstream, most=settings.tenant_in_flight, metrics=metrics)
 
 
@@ -149,7 +150,7 @@ async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway
 
 def _came_from_here(request: Request) -> bool:
     passed = (member for name, value in request.headers if name == b"via" for member in value.split(b","))
-    return any(member.strip() == VIA.encode() for member in passed)
+    return any(member.strip() == VIA for member in passed)
 
 
 async def _refuse(refused: Refused, request: Request, gateway: Gateway) -> None:

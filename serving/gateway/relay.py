@@ -10,7 +10,7 @@ async def relay_unrecorded(reply: Reply, *, send: Send) -> None:
     """Pass `reply` on as it comes. Raises Refused if it breaks before the first part."""
     outlet = Outlet(send, status=reply.status, headers=reply.headers)
     try:
-        async for chunk in reply.chunks():
+        while chunk := await reply.read():
             await outlet.part(chunk)
     except UnableToFinish as error:
         if not outlet.started:
@@ -52,7 +52,7 @@ async def relay(reply: Reply, capture: Capture, *, send: Send, extra: Headers) -
 
 async def _pass_on(reply: Reply, capture: Capture, outlet: Outlet) -> None:
     held = b""
-    async for chunk in reply.chunks():
+    while chunk := await reply.read():
         capture.feed(chunk)
         if capture.finished:
             capture.keep(complete=True)

@@ -8,7 +8,7 @@ has not worked on.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, seconds_to_wait
@@ -93,7 +93,7 @@ class Lane:
 class _Errand:
     method: str
     url: str
-    headers: list[tuple[str, str]]
+    headers: Headers
     body: Body
 
     @property
@@ -191,9 +191,9 @@ class _Placed:
         self._reply = reply
         self._lane: Lane | None = lane
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises UnableToFinish."""
-        return self._reply.chunks()
+    async def read(self) -> bytes:
+        """The body as it comes; empty at its end. Raises UnableToFinish."""
+        return await self._reply.read()
 
     def close(self) -> None:
         """Hang up if the body is not finished, and leave."""
@@ -206,9 +206,7 @@ class _Placed:
 def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Errand:
     headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
     if not isinstance(body, bytes):  # whose length only the caller knows
-        headers += [
-            ("content-length", value.strip().decode()) for name, value in request.headers if name == b"content-length"
-        ]
+        headers += [(name, value.strip()) for name, value in request.headers if name == b"content-length"]
     return _Errand(method, caller.teacher.base_url + request.target, headers, body)
 
 

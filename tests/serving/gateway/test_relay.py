@@ -1,7 +1,5 @@
 """The last-byte law, in its exact order: the record is with the operating system before the last bytes are sent."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from ingestion.core.calls import Arm, Dialect
@@ -25,14 +23,14 @@ class Canned:
     def __init__(self, chunks: list[bytes], *, kind: bytes, breaks: bool = False, headers=()) -> None:
         self.status = 200
         self.headers = [(b"content-type", kind), *headers]
-        self._chunks = chunks
+        self._chunks = iter(chunks)
         self._breaks = breaks
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks:
-            yield chunk
-        if self._breaks:
+    async def read(self) -> bytes:
+        chunk = next(self._chunks, b"")
+        if not chunk and self._breaks:
             raise UnableToFinish
+        return chunk
 
     def close(self) -> None:
         pass

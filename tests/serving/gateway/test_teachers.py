@@ -68,7 +68,7 @@ async def test_a_connection_that_the_provider_closed_while_idle_is_no_failure(st
 
 
 async def test_a_kept_connection_that_breaks_later_broke_under_the_call(stage, monkeypatch):
-    monkeypatch.setattr("serving.gateway.upstream.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("serving.gateway.pool.STALE_SECONDS", 0.0)
     async with idle_closer() as (url, seen):
         stage.urls["teacher"] = url
         stage.publish()

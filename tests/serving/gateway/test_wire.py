@@ -34,12 +34,12 @@ def test_hop_by_hop_headers_stop_here_also_those_that_connection_names():
         (b"anthropic-beta", b"tools"),
     ]
     sent = dict(sent_headers(given_headers, dialect=Dialect.ANTHROPIC, credential="secret"))
-    ours = {"accept-encoding": "identity", "via": "1.1 understudy", "x-api-key": "secret"}
-    assert sent == {"anthropic-beta": "tools", **ours}
+    ours = {b"accept-encoding": b"identity", b"via": b"1.1 understudy", b"x-api-key": b"secret"}
+    assert sent == {b"anthropic-beta": b"tools", **ours}
 
 
 def test_a_provider_cannot_speak_in_our_name_or_set_cookies():
-    given_headers = [(b"X-Understudy-Arm", b"student"), (b"Set-Cookie", b"a"), (b"Retry-After", b"3")]
+    given_headers = [(b"x-understudy-arm", b"student"), (b"set-cookie", b"a"), (b"retry-after", b"3")]
     assert returned_headers(given_headers) == [(b"retry-after", b"3")]
 
 

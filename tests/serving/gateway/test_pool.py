@@ -1,0 +1,540 @@
+"""Holds that answers come whole and in order however they are sent, and that no call gets a byte of another's."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.gateway.connection import LONGEST_HEAD, MOST_BUFFERED, Connection, Silent
+from serving.gateway.metrics import Metrics
+from serving.gateway.pool import PooledUpstream
+from serving.gateway.upstream import UnableToFinish, UnableToReach, UnableToReachInTime
+from tests.fakes.serve import free_port
+
+Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX-Kept: Yes\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;note=x\r\nhel\r\n2\r\nlo\r\n0\r\nx-late: 1\r\n\r\n"
+
+
+class Provider:
+    """A server that says what it is told to, byte for byte. `heard` is each request as it came, by connection."""
+
+    def __init__(self, *answers: bytes, pieces: int = 0, closes: bool = False) -> None:
+        self.answers = list(answers)
+        self.heard: list[list[bytes]] = []
+        self.pieces = pieces
+        self.closes = closes
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard: list[bytes] = []
+        self.heard.append(heard)
+        while head := await read_head(reader):
+            heard.append(head + await read_sent(reader, head))
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            step = self.pieces or len(answer) or 1
+            for start in range(0, len(answer), step):
+                writer.write(answer[start : start + step])
+                await writer.drain()
+                await asyncio.sleep(0)
+            if self.closes:
+                break
+        writer.close()
+
+
+async def read_head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+async def read_sent(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """A request's body as it came over the wire."""
+    if b"transfer-encoding: chunked" in head:
+        return await reader.readuntil(b"0\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if line.startswith(b"content-length: ")]
+    return await reader.readexactly(int(lines[0][16:])) if lines else b""
+
+
+@asynccontextmanager
+async def serve(script: Script, **options) -> AsyncIterator[str]:
+    server = await asyncio.start_server(script, "127.0.0.1", 0, **options)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def pool(*, timeout: float = 5.0, allow_private: bool = True) -> AsyncIterator[tuple[PooledUpstream, Metrics]]:
+    metrics = Metrics(snapshot=lambda: (0, 0))
+    upstream = PooledUpstream(timeout=timeout, allow_private=allow_private, metrics=metrics)
+    try:
+        yield upstream, metrics
+    finally:
+        await upstream.close()
+
+
+async def ask(upstream, url, *, method="POST", body=b"{}", headers=()):
+    return await upstream.ask(method, f"{url}/v1/x?a=1", headers=list(headers), body=body)
+
+
+async def read_all(reply) -> bytes:
+    return b"".join([chunk async for chunk in chunks_of(reply)])
+
+
+async def chunks_of(reply) -> AsyncIterator[bytes]:
+    while chunk := await reply.read():
+        yield chunk
+
+
+async def settled(count: Callable[[], int], *, seconds: float) -> None:
+    """Return once something has been counted, and nothing more for a while."""
+    before = 0
+    async with asyncio.timeout(30):
+        while not before or before != count():
+            before = count()
+            await asyncio.sleep(seconds)
+
+
+async def parts(*given_parts: bytes) -> AsyncIterator[bytes]:
+    for part in given_parts:
+        await asyncio.sleep(0)
+        yield part
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 2, 7])
+@pytest.mark.parametrize("answer", [WHOLE, CHUNKED])
+async def test_an_answer_is_whole_however_it_is_cut_and_its_connection_serves_again(answer, pieces):
+    provider = Provider(answer, pieces=pieces)
+    async with serve(provider) as url, pool() as (upstream, metrics):
+        for _ in range(3):
+            reply = await ask(upstream, url)
+            assert (reply.status, await read_all(reply)) == (200, b"hello")
+            assert await reply.read() == b""
+    assert [len(heard) for heard in provider.heard] == [3]
+    assert (metrics.connections_made, metrics.connections_reused) == (1, 2)
+
+
+async def test_a_request_goes_out_as_it_was_given():
+    provider = Provider(WHOLE)
+    given_headers = [(b"x-b", "ä".encode("latin-1")), (b"x-a", b"1"), (b"x-b", b"2")]
+    async with serve(provider) as url, pool() as (upstream, _):
+        await read_all(await ask(upstream, url, headers=given_headers, body=b'{"a": 1e400}'))
+        await read_all(await ask(upstream, url, method="GET", body=None))
+        await read_all(await ask(upstream, url, method="DELETE", body=None))
+    host = url.removeprefix("http://").encode()
+    assert provider.heard == [
+        [
+            b"POST /v1/x?a=1 HTTP/1.1\r\nhost: " + host + b"\r\nx-b: \xe4\r\nx-a: 1\r\nx-b: 2\r\n"
+            b'content-length: 12\r\n\r\n{"a": 1e400}',
+            b"GET /v1/x?a=1 HTTP/1.1\r\nhost: " + host + b"\r\n\r\n",
+            b"DELETE /v1/x?a=1 HTTP/1.1\r\nhost: " + host + b"\r\ncontent-length: 0\r\n\r\n",
+        ]
+    ]
+
+
+@pytest.mark.parametrize("line", [b"x\r\nevil: 1", b"x\nevil: 1", b"x\revil: 1", b"x\x00"])
+async def test_no_value_begins_a_line_of_its_own(line):
+    provider = Provider(WHOLE)
+    async with serve(provider) as url, pool() as (upstream, _):
+        with pytest.raises(UnableToReach):
+            await ask(upstream, url, headers=[(b"authorization", line)])
+    assert provider.heard == []
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 2]
+)
+async def test_provisional_answers_are_not_the_answer(head):
+    async with serve(Provider(head + WHOLE)) as url, pool() as (upstream, metrics):
+        for _ in range(2):
+            reply = await ask(upstream, url)
+            assert (reply.status, reply.headers, await read_all(reply)) == (
+                200,
+                [(b"content-length", b"5"), (b"x-kept", b"Yes")],
+                b"hello",
+            )
+    assert metrics.connections_reused == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        (b"HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", 304),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200),
+    ],
+)
+async def test_an_answer_without_a_body_ends_with_its_head(answer, status):
+    async with serve(Provider(answer)) as url, pool() as (upstream, metrics):
+        for _ in range(2):
+            reply = await ask(upstream, url)
+            assert (reply.status, await read_all(reply)) == (status, b"")
+    assert metrics.connections_reused == 1
+
+
+async def test_a_head_alone_has_no_body_whatever_length_it_tells():
+    provider = Provider(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", WHOLE)
+    async with serve(provider) as url, pool() as (upstream, _):
+        reply = await ask(upstream, url, method="HEAD", body=None)
+        assert (reply.headers, await read_all(reply)) == ([(b"content-length", b"5")], b"")
+        assert await read_all(await ask(upstream, url)) == b"hello"
+    assert len(provider.heard) == 2
+
+
+async def test_a_body_may_end_with_the_connection():
+    async with serve(Provider(b"HTTP/1.0 200 OK\r\n\r\nhel", closes=True)) as url, pool() as (upstream, metrics):
+        for _ in range(2):
+            assert await read_all(await ask(upstream, url)) == b"hel"
+    assert metrics.connections_made == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+    ],
+)
+async def test_half_an_answer_is_told_from_a_whole_one(answer):
+    async with serve(Provider(answer, closes=True)) as url, pool() as (upstream, _):
+        reply = await ask(upstream, url)
+        with pytest.raises(UnableToFinish):
+            await read_all(reply)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"220 smtp.example ESMTP\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * (LONGEST_HEAD * 2),
+        b"",
+    ],
+)
+async def test_what_is_no_answer_is_an_error_and_not_a_retry(answer):
+    async with serve(Provider(answer, closes=True)) as url, pool() as (upstream, _):
+        with pytest.raises(UnableToReach) as caught:
+            await ask(upstream, url)
+    assert not caught.value.untouched and not caught.value.down
+
+
+async def test_a_connection_that_its_provider_gives_up_is_not_used_again():
+    closing = WHOLE.replace(b"X-Kept: Yes", b"connection: close")
+    async with serve(Provider(closing)) as url, pool() as (upstream, metrics):
+        for _ in range(2):
+            assert await read_all(await ask(upstream, url)) == b"hello"
+    assert (metrics.connections_made, metrics.connections_reused) == (2, 0)
+
+
+@pytest.mark.parametrize("surplus", [WHOLE.replace(b"hello", b"EVIL!"), b"HTTP/1.1 200", b"garbage"])
+async def test_more_than_was_asked_for_reaches_no_later_call(surplus):
+    provider = Provider(WHOLE + surplus, WHOLE)
+    async with serve(provider) as url, pool() as (upstream, metrics):
+        got = [await read_all(await ask(upstream, url)) for _ in range(2)]
+    assert got[-1] == b"hello" and metrics.connections_made == 2
+
+
+async def test_what_comes_unasked_on_an_idle_connection_closes_it():
+    told = asyncio.Event()
+
+    async def speak_unasked(reader, writer):
+        await read_sent(reader, await read_head(reader))
+        writer.write(WHOLE)
+        await told.wait()
+        writer.write(WHOLE.replace(b"hello", b"EVIL!"))
+        assert await reader.read() == b""  # closed at the other end
+        closed.set()
+        writer.close()
+
+    closed = asyncio.Event()
+    async with serve(speak_unasked) as url, pool() as (upstream, metrics):
+        assert await read_all(await ask(upstream, url)) == b"hello"
+        told.set()
+        await asyncio.wait_for(closed.wait(), 5)
+        told.clear()
+        assert await read_all(await ask(upstream, url)) == b"hello"
+        told.set()
+    assert metrics.connections_made == 2
+
+
+async def test_a_provider_that_says_nothing_is_given_up_in_time():
+    async with serve(Provider(b"")) as url, pool(timeout=0.05) as (upstream, _):
+        with pytest.raises(UnableToReachInTime) as caught:
+            await ask(upstream, url)
+    assert caught.value.down
+
+
+async def test_a_provider_that_falls_silent_is_given_up_in_time():
+    async with serve(Provider(WHOLE[:-2])) as url, pool(timeout=0.05) as (upstream, _):
+        reply = await ask(upstream, url)
+        assert await reply.read() == b"hel"
+        with pytest.raises(UnableToFinish):
+            await reply.read()
+
+
+async def test_silence_is_counted_from_the_last_byte():
+    clock = Clock()
+    connection = Connection(timeout=10.0, freed=print, lost=print)
+    connection._loop = clock
+    connection.connection_made(Wire())
+    exchange = connection.send(b"GET / HTTP/1.1\r\n\r\n", b"")
+    for byte in WHOLE[:-1]:
+        clock.advance(9.0)
+        connection.data_received(bytes([byte]))
+    clock.advance(9.0)
+    assert exchange.failure is None
+    clock.advance(1.0)
+    assert isinstance(exchange.failure, Silent)
+
+
+class Clock:
+    """A loop's time and timers, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when, then) -> None:
+        self.timers.append((when, then))
+
+    def advance(self, seconds) -> None:
+        self.now += seconds
+        while due := [timer for timer in self.timers if timer[0] <= self.now]:
+            self.timers.remove(due[0])
+            due[0][1]()
+
+
+class Wire(asyncio.Transport):
+    """A transport that leads nowhere."""
+
+    def write(self, data) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+async def test_a_caller_who_reads_slowly_holds_the_provider_up_and_fills_no_memory():
+    size, sent = 64 * MOST_BUFFERED, 0
+
+    async def pour(reader, writer):
+        nonlocal sent
+        await read_sent(reader, await read_head(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+        writer.transport.set_write_buffer_limits(high=0)
+        while sent < size:
+            writer.write(b"x" * 65_536)
+            sent += 65_536
+            await writer.drain()
+
+    async with serve(pour) as url, pool(timeout=0.2) as (upstream, _):
+        reply = await ask(upstream, url)
+        await settled(lambda: sent, seconds=0.3)  # longer than silence may last: it is we who do not read
+        assert sent < size
+        assert len(first := await reply.read()) < 3 * MOST_BUFFERED
+        assert len(first) + len(await read_all(reply)) == size
+
+
+async def test_hanging_up_closes_the_connection():
+    gone = asyncio.Event()
+
+    async def stream(reader, writer):
+        await read_sent(reader, await read_head(reader))
+        writer.write(WHOLE[:-2])
+        await reader.read()
+        gone.set()
+
+    async with serve(stream) as url, pool() as (upstream, _):
+        reply = await ask(upstream, url)
+        reply.close()
+        await asyncio.wait_for(gone.wait(), 5)
+        with pytest.raises(UnableToFinish):
+            await read_all(reply)
+
+
+async def test_a_call_given_up_while_it_waits_closes_the_connection():
+    gone = asyncio.Event()
+
+    async def say_nothing(reader, writer):
+        await reader.read()
+        gone.set()
+
+    async with serve(say_nothing) as url, pool() as (upstream, _):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ask(upstream, url), 0.1)
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_a_body_on_its_way_goes_in_chunks_or_as_long_as_it_says():
+    provider = Provider(WHOLE)
+    async with serve(provider) as url, pool() as (upstream, metrics):
+        await read_all(await ask(upstream, url, body=parts(b"one", b"twelve bytes")))
+        await read_all(await ask(upstream, url, body=parts(b"on", b"e"), headers=[(b"content-length", b"3")]))
+    chunked, measured = provider.heard[0]
+    assert chunked.partition(b"\r\n\r\n")[2] == b"3\r\none\r\nc\r\ntwelve bytes\r\n0\r\n\r\n"
+    assert measured.partition(b"\r\n\r\n")[2] == b"one"
+    assert metrics.connections_reused == 1
+
+
+async def test_a_body_that_breaks_off_is_never_ended_as_if_it_were_whole():
+    heard = asyncio.get_running_loop().create_future()
+
+    async def listen(reader, writer):
+        heard.set_result(await reader.read())
+
+    async def broken():
+        yield b"one"
+        raise ConnectionAbortedError
+
+    async with serve(listen) as url, pool() as (upstream, _):
+        with pytest.raises(UnableToReach) as caught:
+            await ask(upstream, url, body=broken())
+        assert not caught.value.untouched
+        assert (await heard).endswith(b"3\r\none\r\n")
+
+
+async def test_an_answer_may_come_before_all_of_the_body_and_ends_the_upload():
+    ended = asyncio.Event()
+
+    async def endless():
+        try:
+            while True:
+                await asyncio.sleep(0.001)
+                yield b"x" * 1000
+        finally:
+            ended.set()
+
+    async def refuse(reader, writer):
+        await read_head(reader)
+        writer.write(WHOLE.replace(b"200 OK", b"413 Too Large"))
+        await reader.read()
+
+    async with serve(refuse) as url, pool() as (upstream, metrics):
+        reply = await ask(upstream, url, body=endless())
+        assert (reply.status, await read_all(reply)) == (413, b"hello")
+        await asyncio.wait_for(ended.wait(), 5)
+        assert metrics.connections_reused == 0
+
+
+async def test_an_upload_waits_for_a_provider_that_takes_it_slowly():
+    given_parts, heard = 0, 0
+
+    async def many():
+        nonlocal given_parts
+        for _ in range(400):
+            given_parts += 1
+            yield b"x" * 65_536
+
+    async def sip(reader, writer):
+        nonlocal heard
+        await read_head(reader)
+        await started.wait()
+        while heard < 400 * 65_536:
+            heard += len(await reader.read(2**20))
+        writer.write(WHOLE)
+
+    started = asyncio.Event()
+    async with serve(sip, limit=65_536) as url, pool() as (upstream, _):
+        headers = [(b"content-length", b"%d" % (400 * 65_536))]
+        asking = asyncio.ensure_future(ask(upstream, url, body=many(), headers=headers))
+        await settled(lambda: given_parts, seconds=0.1)
+        assert given_parts < 400
+        started.set()
+        assert await read_all(await asking) == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("url", "untouched", "down"),
+    [
+        (lambda: f"http://127.0.0.1:{free_port()}", True, True),
+        (lambda: "http://no-such-name.invalid", True, True),
+        (lambda: f"http://{'a' * 70}.example", False, False),
+        (lambda: "http://a..b", False, False),
+        (lambda: "http://127.0.0.1:99999", False, False),
+        (lambda: "ftp://127.0.0.1", False, False),
+        (lambda: "http://", False, False),
+    ],
+)
+async def test_whom_nobody_can_reach_is_told_apart_from_whom_nobody_may_ask(url, untouched, down):
+    async with pool() as (upstream, _):
+        with pytest.raises(UnableToReach) as caught:
+            await ask(upstream, url())
+    assert (caught.value.untouched, caught.value.down) == (untouched, down)
+
+
+async def test_a_private_address_is_not_connected_to():
+    provider = Provider(WHOLE)
+    async with serve(provider) as url, pool(allow_private=False) as (upstream, _):
+        for host in ("127.0.0.1", "localhost", "127.1"):
+            with pytest.raises(UnableToReach):
+                await ask(upstream, url.replace("127.0.0.1", host))
+    assert provider.heard == []
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
+    certificate = tmp_path / "cert.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
+    process = await asyncio.create_subprocess_exec(
+        *make, "-keyout", str(certificate), "-out", str(tmp_path / "c"), stderr=asyncio.subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
+    certificate.write_bytes(certificate.read_bytes() + (tmp_path / "c").read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    provider = Provider(WHOLE)
+    async with serve(provider, ssl=context) as url, pool() as (upstream, _):
+        with pytest.raises(UnableToReach) as caught:
+            await ask(upstream, url.replace("http://127.0.0.1", "https://localhost"))
+        assert caught.value.down and provider.heard == []
+        upstream._tls.load_verify_locations(tmp_path / "c")
+        reply = await ask(upstream, url.replace("http://127.0.0.1", "https://localhost"))
+        assert await read_all(reply) == b"hello"
+    assert b"host: localhost:" in provider.heard[-1][0]
+
+
+async def test_many_calls_at_once_get_each_its_own_answer():
+    async def echo(reader, writer):
+        while head := await read_head(reader):
+            body = await read_sent(reader, head)
+            await asyncio.sleep(0)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    async def one(upstream, url, number):
+        sent = json.dumps(number).encode()
+        return await read_all(await ask(upstream, url, body=sent)) == sent
+
+    async with serve(echo) as url, pool() as (upstream, metrics):
+        for _ in range(5):
+            assert all(await asyncio.gather(*(one(upstream, url, number) for number in range(100))))
+    assert metrics.connections_made <= 100 and metrics.connections_reused >= 400
+
+
+@given(body=st.binary(max_size=400), cuts=st.lists(st.integers(0, 600), max_size=12), chunk=st.integers(1, 80))
+async def test_no_cut_changes_a_byte(body, cuts, chunk):
+    pieces = [body[start : start + chunk] for start in range(0, len(body), chunk)]
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + framed
+    edges = sorted({0, len(answer), *(cut for cut in cuts if cut < len(answer))})
+
+    async def cut_up(reader, writer):
+        await read_sent(reader, await read_head(reader))
+        for start, end in pairwise(edges):
+            writer.write(answer[start:end])
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with serve(cut_up) as url, pool() as (upstream, _):
+        assert await read_all(await ask(upstream, url)) == body
