@@ -13,7 +13,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from serving.gateway.wire import Headers
 
 MOST_BUFFERED = 262_144  # bytes of an answer that its caller has not taken yet, before reading stops
-LONGEST_HEAD = 262_144  # bytes before an answer's body: a teacher may echo what it was asked
+LONGEST_HEAD = 262_144  # bytes that are no body, between two parts of one: a teacher may echo what it was asked
+LAST_STATUS = 599
 JOINED = 65_536  # bytes of a request that are copied once rather than sent as two
 
 
@@ -95,13 +96,14 @@ class Connection(asyncio.Protocol):
 
     # Where the one answer that is being read stands: see `_start_answer`.
     _headers: Headers
-    _headless: int  # bytes before its head was whole
+    _overhead: int  # bytes since its head or the last part of its body: of a head, trailers, a chunk's extensions
     _headed: bool  # its head is here
     _provisional: bool  # what is here is a head of 1xx
     _over: bool  # its last byte is here
     _surplus: bool  # and more than that
     _keeps_open: bool  # the provider lets another call follow
     _until_close: bool  # it ends with the connection
+    _ended: bool  # the provider has said that nothing follows
 
     def __init__(
         self, *, timeout: float, freed: Callable[["Connection"], None], lost: Callable[["Connection"], None]
@@ -112,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._lost = lost
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._beneath: asyncio.Transport | None = None  # what TLS writes to
         self._parser = HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._upload: asyncio.Task[None] | None = None
@@ -120,6 +123,7 @@ class Connection(asyncio.Protocol):
         self._deadline: float | None = None
         self._reading = True
         self._has_body = True
+        self._retired = False
         self._start_answer()
 
     # what the call does
@@ -135,11 +139,11 @@ class Connection(asyncio.Protocol):
         self._expect()
         return exchange
 
-    def send_parts(self, head: bytes, parts: AsyncIterator[bytes], *, chunked: bool) -> Exchange:
+    def send_parts(self, head: bytes, parts: AsyncIterator[bytes], *, chunked: bool, has_body: bool = True) -> Exchange:
         """The same for a body that is still on its way: in chunks, or as long as the head says. Whatever `parts` raises
         breaks the connection, so that the provider does not take what came for all of it.
         """
-        exchange = self._begin(has_body=True)
+        exchange = self._begin(has_body=has_body)
         self._open_transport().write(head)
         self._upload = self._loop.create_task(self._send_parts(parts, chunked=chunked))
         self._upload.add_done_callback(self._end_upload)
@@ -151,6 +155,14 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._open_transport().resume_reading()
             self._expect()
+
+    def secure(self, transport: asyncio.Transport) -> None:
+        """TLS is agreed on: from now on `transport` is written to, which writes to the one before."""
+        self._beneath, self._transport = self._transport, transport
+
+    def retire(self) -> None:
+        """Let no call follow the one under way."""
+        self._retired = True
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
@@ -174,11 +186,19 @@ class Connection(asyncio.Protocol):
 
     async def _send_parts(self, parts: AsyncIterator[bytes], *, chunked: bool) -> None:
         async for part in parts:
+            if not part:
+                continue  # which would end the body, in chunks
             if self._writable is not None:
-                await self._writable
+                await self._wait_until_writable(self._writable)
             self._open_transport().writelines((b"%x\r\n" % len(part), part, b"\r\n") if chunked else (part,))
         if chunked:
             self._open_transport().write(b"0\r\n\r\n")
+
+    async def _wait_until_writable(self, writable: asyncio.Future[None]) -> None:
+        try:
+            await asyncio.wait_for(writable, self._timeout)
+        except TimeoutError as error:
+            raise Silent from error
 
     def _end_upload(self, upload: asyncio.Task[None]) -> None:
         self._upload = None
@@ -192,7 +212,7 @@ class Connection(asyncio.Protocol):
 
     def _expect(self) -> None:
         """From now on the provider is waited for."""
-        if self._exchange is None:
+        if self._exchange is None or self._upload is not None:
             return
         self._deadline = self._loop.time() + self._timeout
         if self._timer is None:
@@ -220,7 +240,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         exchange.begun = True
-        self._headless = 0 if exchange.status else self._headless + len(data)
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
@@ -230,12 +250,16 @@ class Connection(asyncio.Protocol):
                 return
         if self._over:
             self._end(exchange)
-        elif self._headless > LONGEST_HEAD:
-            self._fail(Broken("an endless head"))
+        elif self._overhead > LONGEST_HEAD:
+            self._fail(Broken("an endless head, or trailer"))
         else:
             if self._reading and self._upload is None:
                 self._deadline = self._loop.time() + self._timeout
             exchange.wake()
+
+    def eof_received(self) -> None:
+        """The provider has ended what it says, where TLS is spoken by TLS's own word: whoever cuts the line cannot."""
+        self._ended = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is closed; which ends an answer that has no other end."""
@@ -245,7 +269,7 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         exchange = self._exchange
-        if exchange is not None and error is None and self._until_close:
+        if exchange is not None and error is None and self._until_close and self._ended:
             exchange.complete = True
         self._fail(Broken())
         self._lost(self)
@@ -272,7 +296,7 @@ class Connection(asyncio.Protocol):
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """The head is here; a provisional one (1xx) is not the answer's."""
+        """The head is here; a provisional one (1xx) is not the answer's. Raises Broken on a status that is none."""
         status = self._parser.get_status_code()
         if status < 200:
             self._provisional = True
@@ -280,14 +304,20 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if exchange is None or self._surplus:
             return
+        if status > LAST_STATUS:
+            raise Broken("no status")
         self._headed = True
+        self._overhead = 0
         exchange.headers = self._headers
         exchange.status = status
         self._over = not self._has_body  # the parser, which does not know, would wait for one
         self._until_close = status not in (204, 304) and not _says_its_length(self._headers)
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """A part of the body. Raises Broken where it is a provisional answer's, which has none."""
+        if self._provisional:
+            raise Broken("a provisional answer with a body")
+        self._overhead = 0
         if self._exchange is None or self._surplus or not self._has_body:
             return
         if self._exchange.take(body) and self._reading:
@@ -314,7 +344,8 @@ class Connection(asyncio.Protocol):
         self._surplus = False
         self._keeps_open = False
         self._until_close = False
-        self._headless = 0
+        self._ended = False
+        self._overhead = 0
 
     def _end(self, exchange: Exchange) -> None:
         """The answer is whole: free the connection, unless either side is not done with it."""
@@ -322,7 +353,7 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         self._deadline = None
         exchange.wake()
-        if not (self._keeps_open and self._upload is None and not self._surplus and self.is_open):
+        if not (self._keeps_open and not self._surplus and not self._retired and self._is_sent() and self.is_open):
             self.abort()
             return
         if not self._reading:
@@ -330,6 +361,12 @@ class Connection(asyncio.Protocol):
             self._open_transport().resume_reading()
         self.used = True
         self._freed(self)
+
+    def _is_sent(self) -> bool:
+        """Whether nothing of the request is left here, for the next one to wait behind."""
+        if self._upload is not None or self._writable is not None:
+            return False
+        return not any(way.get_write_buffer_size() for way in (self._transport, self._beneath) if way is not None)
 
     def _fail(self, failure: BaseException) -> None:
         exchange, self._exchange = self._exchange, None

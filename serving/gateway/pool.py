@@ -1,7 +1,7 @@
 """Connections to providers, kept for the next call: the client behind `Upstream`.
 
 Nothing is added to a call but what HTTP needs, no redirect is followed, no cookie kept, no body encoded or decoded.
-A name is resolved once a minute; every address is checked as its socket is made.
+Every address is checked as its socket is made.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ import socket
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
 from serving.gateway.connection import Connection, Exchange, Silent
 from serving.gateway.metrics import Metrics
+from serving.gateway.names import Names
 from serving.gateway.upstream import (
     Body,
     Reply,
@@ -30,10 +30,9 @@ from tenants.addresses import AddressGuard
 CONNECT_SECONDS = 10.0  # to resolve a name, connect, and agree on TLS
 STALE_SECONDS = 1.0  # a kept connection that breaks later broke under this call
 KEPT_SECONDS = 15.0  # for a connection that nobody uses
-RESOLVED_SECONDS = 60.0
-MOST_RESOLVED = 4096  # names
 EYEBALLS_SECONDS = 0.25  # RFC 8305: before the next address is tried beside the first
 WITHOUT_BODY = frozenset({"GET", "HEAD"})
+OFTEN_WITHOUT_BODY = WITHOUT_BODY | {"DELETE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +57,33 @@ class PooledUpstream:
         self._tls.set_alpn_protocols(["http/1.1"])
         self._open: dict[Connection, Origin] = {}
         self._idle: dict[Origin, dict[Connection, float]] = {}  # since when, the newest last
-        self._resolved: dict[Origin, tuple[float, list[Any]]] = {}
+        self._names = Names()
         self._sweep: asyncio.TimerHandle | None = None
 
     async def ask(self, method: str, url: str, *, headers: Headers, body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach."""
-        origin, authority, target = _parse_url(url)
+        base, target = _split_url(url)
+        origin, authority = _parse_base(base)
         head = _make_head(method, authority, target, headers, body)
         connection = self._take_idle(origin) or await self._connect(origin)
         sent_at = self._loop.time()
-        exchange = None
+        if body is not None and method in OFTEN_WITHOUT_BODY:
+            connection.retire()  # a server that does not expect the body might take it for the next call
+        exchange, is_heard = None, False
         try:
             exchange = _send(connection, head, body, headers=headers, has_body=method != "HEAD")
             await exchange.head()
+            is_heard = True
         except Silent as error:
             raise UnableToReachInTime(down=True) from error
         except OSError as error:
             stale = connection.used and self._loop.time() - sent_at < STALE_SECONDS
             raise UnableToReach(untouched=stale and exchange is not None and not exchange.begun) from error
         finally:
-            if exchange is None or not exchange.status:
+            if exchange is None:
                 connection.abort()
+            elif not is_heard:  # also where the head came, and the task was cancelled before it went on
+                exchange.close()
         return PooledReply(exchange)
 
     async def close(self) -> None:
@@ -104,11 +109,12 @@ class PooledUpstream:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await self._open_connection(origin)
         except TimeoutError as error:
+            self._names.forget(origin.host, origin.port)
             raise UnableToReach(down=True) from error
         except UnicodeError as error:  # a name that no server may be asked
             raise UnableToReach from error
         except OSError as error:  # TLS's too
-            self._resolved.pop(origin, None)
+            self._names.forget(origin.host, origin.port)
             raise UnableToReach(untouched=True, down=True) from error
         self._metrics.connections_made += 1
         if connection.is_open:
@@ -117,35 +123,34 @@ class PooledUpstream:
 
     async def _open_connection(self, origin: Origin) -> Connection:
         made = await start_connection(
-            await self._resolve(origin),
+            await self._names.resolve(origin.host, origin.port),
             happy_eyeballs_delay=EYEBALLS_SECONDS,
             interleave=1,
             loop=self._loop,
             socket_factory=self._guard.open_socket,
         )
-        connection = None
+        transport = connection = None
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(timeout=self._timeout, freed=self._keep, lost=self._forget),
-                sock=made,
-                ssl=self._tls if origin.is_secure else None,
-                server_hostname=origin.host if origin.is_secure else None,
-            )
+            transport, made_connection = await self._loop.create_connection(self._make_connection, sock=made)
+            if origin.is_secure:
+                made_connection.secure(await self._agree_on_tls(transport, made_connection, origin.host))
+            connection = made_connection
         finally:
-            if connection is None:
+            if transport is None:
                 made.close()
+            elif connection is None:
+                transport.abort()
         return connection
 
-    async def _resolve(self, origin: Origin) -> list[Any]:
-        now = self._loop.time()
-        at, found = self._resolved.get(origin, (0.0, []))
-        if not found or now - at > RESOLVED_SECONDS:
-            found = await self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            if len(self._resolved) >= MOST_RESOLVED:
-                self._resolved.clear()
-            self._resolved[origin] = (now, found)
-        return found
+    def _make_connection(self) -> Connection:
+        return Connection(timeout=self._timeout, freed=self._keep, lost=self._forget)
+
+    async def _agree_on_tls(self, transport: asyncio.Transport, connection: Connection, host: str) -> asyncio.Transport:
+        agreed = await self._loop.start_tls(transport, connection, self._tls, server_hostname=host)
+        if agreed is None:  # closed meanwhile
+            raise ConnectionResetError
+        return agreed
 
     def _keep(self, connection: Connection) -> None:
         origin = self._open.get(connection)
@@ -182,6 +187,8 @@ class PooledReply:
         self._exchange = exchange
         self.status = exchange.status
         self.headers = returned_headers(exchange.headers)
+        if self.status in (204, 304):  # the server would hold us to it
+            self.headers = [pair for pair in self.headers if pair[0] != b"content-length"]
 
     async def read(self) -> bytes:
         """The body as it comes, what is here already joined; empty at its end. Raises UnableToFinish."""
@@ -198,7 +205,7 @@ class PooledReply:
 def _send(connection: Connection, head: bytes, body: Body, *, headers: Headers, has_body: bool) -> Exchange:
     if body is None or isinstance(body, bytes):
         return connection.send(head, body or b"", has_body=has_body)
-    return connection.send_parts(head, body, chunked=not _is_measured(headers))
+    return connection.send_parts(head, body, chunked=not _is_measured(headers), has_body=has_body)
 
 
 def _make_head(method: str, authority: bytes, target: bytes, headers: Headers, body: Body) -> bytes:
@@ -221,20 +228,27 @@ def _is_measured(headers: Headers) -> bool:
     return any(name == b"content-length" for name, _ in headers)
 
 
-@lru_cache(maxsize=1024)
-def _parse_url(url: str) -> tuple[Origin, bytes, bytes]:
-    """Origin, host header, and target. Raises UnableToReach where there is no host to ask."""
+def _split_url(url: str) -> tuple[str, bytes]:
+    """What leads to the server, and the target there. Raises UnableToReach on a target that is no request line's."""
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     try:
-        found = urlsplit(f"{scheme}://{authority}")
+        return f"{scheme}://{authority}", b"/" + path.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise UnableToReach from error
+
+
+@lru_cache(maxsize=1024)
+def _parse_base(base: str) -> tuple[Origin, bytes]:
+    """Origin and host header. Raises UnableToReach where there is no host to ask."""
+    try:
+        found = urlsplit(base)
         host, port = (found.hostname or "").encode("idna").decode(), found.port
-        target = b"/" + path.encode("latin-1")
     except ValueError as error:  # a port that is none, a name that no server may be asked
         raise UnableToReach from error
-    if not host or scheme not in ("http", "https"):
+    if not host or found.scheme not in ("http", "https"):
         raise UnableToReach
     named = f"[{host}]" if ":" in host else host
     header = named if port is None else f"{named}:{port}"
-    secure = scheme == "https"
-    return Origin(host, port or (443 if secure else 80), secure), header.encode(), target
+    secure = found.scheme == "https"
+    return Origin(host, port or (443 if secure else 80), secure), header.encode()

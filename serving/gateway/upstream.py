@@ -33,8 +33,8 @@ VIA = b"1.1 understudy"  # RFC 9110, section 7.6.3: a call that comes back to us
 class UnableToReach(Exception):
     """The teacher gave no status line.
 
-    `untouched`: it cannot have worked on the call, so that one may be sent again: no connection was made, or one from
-    an earlier call turned out closed at once. `down`: that speaks against the teacher, not against this call.
+    `untouched`: it cannot have worked on the call, and another try may go better at once: it was refused a connection,
+    or one from an earlier call turned out closed. `down`: that speaks against the teacher, not against this call.
     """
 
     def __init__(self, *, untouched: bool = False, down: bool = False) -> None:

@@ -3,20 +3,29 @@
 import asyncio
 import json
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.gateway.connection import LONGEST_HEAD, MOST_BUFFERED, Connection, Silent
+from serving.gateway.connection import LONGEST_HEAD, MOST_BUFFERED, Connection, Exchange, Silent
 from serving.gateway.metrics import Metrics
 from serving.gateway.pool import PooledUpstream
 from serving.gateway.upstream import UnableToFinish, UnableToReach, UnableToReachInTime
 from tests.fakes.provider import CHUNKED, WHOLE, Clock, Provider, Wire, parts, read_head, read_sent, serve, settled
 from tests.fakes.serve import free_port
+
+
+@pytest.fixture(params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], scope="module")
+def event_loop_policy(request):
+    """The gateway runs on the one; the other shows what is no accident of it."""
+    return request.param()
 
 
 @asynccontextmanager
@@ -102,6 +111,7 @@ async def test_provisional_answers_are_not_the_answer(head):
     [
         (b"HTTP/1.1 204 No Content\r\n\r\n", 204),
         (b"HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", 304),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\n\r\n", 304),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200),
     ],
 )
@@ -110,6 +120,7 @@ async def test_an_answer_without_a_body_ends_with_its_head(answer, status):
         for _ in range(2):
             reply = await ask(upstream, url)
             assert (reply.status, await read_all(reply)) == (status, b"")
+            assert status == 200 or b"content-length" not in dict(reply.headers)
     assert metrics.connections_reused == 1
 
 
@@ -151,6 +162,8 @@ async def test_half_an_answer_is_told_from_a_whole_one(answer):
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
         b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nhello",
+        b"HTTP/1.1 600 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 199 OK\r\ncontent-length: 5\r\n\r\nEVIL!" + WHOLE,
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * (LONGEST_HEAD * 2),
         b"",
@@ -389,25 +402,186 @@ async def test_a_private_address_is_not_connected_to():
     assert provider.heard == []
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path):
-    certificate = tmp_path / "cert.pem"
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> Path:
+    """Key and certificate of a server that nobody vouches for."""
+    home = tmp_path_factory.mktemp("tls")
+    key, own = home / "key.pem", home / "own.pem"
     make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
-    process = await asyncio.create_subprocess_exec(
-        *make, "-keyout", str(certificate), "-out", str(tmp_path / "c"), stderr=asyncio.subprocess.DEVNULL
-    )
-    assert await process.wait() == 0
-    certificate.write_bytes(certificate.read_bytes() + (tmp_path / "c").read_bytes())
+    subprocess.run([*make, "-keyout", str(key), "-out", str(own)], check=True, stderr=subprocess.DEVNULL)
+    key.write_bytes(key.read_bytes() + own.read_bytes())
+    return key
+
+
+@asynccontextmanager
+async def serve_tls(script, certificate) -> AsyncIterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    async with serve(script, ssl=context) as url:
+        yield url.replace("http://127.0.0.1", "https://localhost")
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate):
     provider = Provider(WHOLE)
-    async with serve(provider, ssl=context) as url, pool() as (upstream, _):
+    async with serve_tls(provider, certificate) as url, pool() as (upstream, metrics):
         with pytest.raises(UnableToReach) as caught:
-            await ask(upstream, url.replace("http://127.0.0.1", "https://localhost"))
+            await ask(upstream, url)
         assert caught.value.down and provider.heard == []
-        upstream._tls.load_verify_locations(tmp_path / "c")
-        reply = await ask(upstream, url.replace("http://127.0.0.1", "https://localhost"))
-        assert await read_all(reply) == b"hello"
+        upstream._tls.load_verify_locations(certificate)
+        for _ in range(2):
+            assert await read_all(await ask(upstream, url)) == b"hello"
     assert b"host: localhost:" in provider.heard[-1][0]
+    assert (metrics.connections_made, metrics.connections_reused) == (1, 1)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+async def test_a_body_that_ends_with_the_connection_is_whole_only_if_tls_says_so(certificate, is_cut):
+    async def speak(reader, writer):
+        await read_sent(reader, await read_head(reader))
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nhel")
+        await writer.drain()
+        if is_cut:
+            writer.transport.abort()
+        else:
+            writer.close()
+
+    async with serve_tls(speak, certificate) as url, pool() as (upstream, _):
+        upstream._tls.load_verify_locations(certificate)
+        if not is_cut:
+            assert await read_all(await ask(upstream, url)) == b"hel"
+            return
+        if not isinstance(asyncio.get_running_loop(), uvloop.Loop):
+            pytest.skip("asyncio's own TLS does not tell the two apart")
+        with pytest.raises((UnableToFinish, UnableToReach)):
+            await read_all(await ask(upstream, url))
+
+
+async def test_a_last_answer_that_is_read_slowly_is_whole(certificate):
+    size = 16 * MOST_BUFFERED
+
+    async def pour(reader, writer):
+        await read_sent(reader, await read_head(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size)
+        writer.write(b"x" * size)
+        writer.close()
+
+    async with serve_tls(pour, certificate) as url, pool() as (upstream, _):
+        upstream._tls.load_verify_locations(certificate)
+        reply, got = await ask(upstream, url), 0
+        while chunk := await reply.read():
+            got += len(chunk)
+            await asyncio.sleep(0.01)
+    assert got == size
+
+
+@pytest.mark.parametrize("is_secure", [True, False])
+async def test_no_call_waits_behind_what_is_left_of_another(certificate, is_secure):
+    connected = 0
+
+    async def refuse(reader, writer):
+        nonlocal connected
+        connected += 1
+        await read_head(reader)
+        writer.write(WHOLE)
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    start = serve_tls(refuse, certificate) if is_secure else serve(refuse, limit=65_536)
+    async with start as url, pool() as (upstream, metrics):
+        upstream._tls.load_verify_locations(certificate)
+        for _ in range(2):
+            assert await read_all(await ask(upstream, url, body=b"x" * 50_000_000)) == b"hello"
+        over.set()
+    assert (connected, metrics.connections_reused) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "begun", [b"5\r\nhello\r\n0\r\nx: ", b"5\r\nhello\r\n5;x=", b"5\r\nhello\r\n0\r\n" + b"x: y\r\n" * 99]
+)
+async def test_what_follows_a_body_without_end_is_not_taken_without_end(begun):
+    async def pour(reader, writer):
+        await read_sent(reader, await read_head(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + begun)
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"y" * 65_536)
+                await writer.drain()
+        stopped.set()
+        writer.close()
+
+    stopped = asyncio.Event()
+    async with serve(pour) as url, pool() as (upstream, _):
+        with pytest.raises(UnableToFinish):
+            await read_all(await ask(upstream, url))
+        await asyncio.wait_for(stopped.wait(), 5)
+
+
+@pytest.mark.parametrize(("answer", "is_whole"), [(WHOLE, True), (WHOLE[:-2], False)])
+async def test_a_call_given_up_as_its_answer_comes_leaves_no_connection_behind(monkeypatch, answer, is_whole):
+    gone = asyncio.Event()
+
+    async def speak(reader, writer):
+        while head := await read_head(reader):
+            await read_sent(reader, head)
+            writer.write(answer)
+        gone.set()
+        writer.close()
+
+    def wake(exchange):
+        woken(exchange)
+        if exchange.status:
+            asking.cancel()
+
+    woken = Exchange.wake
+    async with serve(speak) as url, pool() as (upstream, metrics):
+        monkeypatch.setattr(Exchange, "wake", wake)
+        asking = asyncio.ensure_future(ask(upstream, url))
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        monkeypatch.undo()
+        if is_whole:
+            assert await read_all(await ask(upstream, url)) == b"hello"
+        else:
+            await asyncio.wait_for(gone.wait(), 5)
+    assert metrics.connections_reused == is_whole
+
+
+async def test_an_upload_that_nobody_takes_is_given_up_in_time():
+    async def many():
+        for _ in range(4000):
+            yield b"x" * 65_536
+
+    async def read_nothing(reader, writer):
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    async with serve(read_nothing, limit=65_536) as url, pool(timeout=0.2) as (upstream, _):
+        with pytest.raises(UnableToReachInTime):
+            await ask(upstream, url, body=many())
+        over.set()
+
+
+async def test_a_head_may_be_asked_for_with_a_body():
+    provider = Provider(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+    async with serve(provider) as url, pool(timeout=1.0) as (upstream, _):
+        assert await read_all(await ask(upstream, url, method="HEAD", body=parts(b"one"))) == b""
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_no_call_follows_a_body_that_a_server_may_not_have_expected(method):
+    async with serve(Provider(WHOLE)) as url, pool() as (upstream, metrics):
+        for body in (b"GET / HTTP/1.1\r\n\r\n", None, None):
+            assert await read_all(await ask(upstream, url, method=method, body=body)) == b"hello"
+    assert (metrics.connections_made, metrics.connections_reused) == (2, 1)
+
+
+async def test_a_part_without_bytes_does_not_end_a_body():
+    provider = Provider(WHOLE)
+    async with serve(provider) as url, pool() as (upstream, _):
+        await read_all(await ask(upstream, url, body=parts(b"one", b"", b"two")))
+    assert provider.heard[0][0].endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
 
 
 async def test_many_calls_at_once_get_each_its_own_answer():

@@ -1,0 +1,76 @@
+"""Addresses of providers' names, looked up once for all who wait, and kept for a while.
+
+A known name is served from here while it is looked up again, so that a slow name server delays no call to it. One that
+is not found is not looked up again for some seconds, and only so many are looked up at once: whoever has credentials
+for names that answer slowly keeps nobody else's from being found.
+"""
+
+import asyncio
+import socket
+from typing import Any
+
+FRESH_SECONDS = 60.0
+MISSING_SECONDS = 5.0  # for which a name that was not found is not looked up again
+MOST_NAMES = 4096
+MOST_LOOKUPS = 64  # at once
+
+Addresses = list[tuple[Any, ...]]  # as `getaddrinfo` gives them
+Name = tuple[str, int]  # host and port
+
+
+class UnableToResolve(OSError):
+    """There is no such name, or too many are looked up at this moment."""
+
+
+class Names:
+    """The names that this process knows. Needs a running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._known: dict[Name, tuple[float, Addresses]] = {}  # when; empty where it was not found
+        self._lookups: dict[Name, asyncio.Task[Addresses]] = {}
+
+    async def resolve(self, host: str, port: int) -> Addresses:
+        """The addresses of a name. Raises UnableToResolve, UnicodeError on what is no name."""
+        name = (host, port)
+        at, found = self._known.get(name, (0.0, None))
+        age = self._now() - at
+        if found and age >= FRESH_SECONDS and len(self._lookups) < MOST_LOOKUPS:
+            self._look_up(name)
+        elif found is None or (not found and age >= MISSING_SECONDS):
+            found = await asyncio.shield(self._look_up(name))
+        if not found:
+            raise UnableToResolve("no such name")
+        return found
+
+    def forget(self, host: str, port: int) -> None:
+        """Look a name up again the next time: its addresses do not answer."""
+        if self._known.get((host, port), (0.0, []))[1]:
+            del self._known[host, port]
+
+    def _look_up(self, name: Name) -> asyncio.Task[Addresses]:
+        lookup = self._lookups.get(name)
+        if lookup is None:
+            if len(self._lookups) >= MOST_LOOKUPS:
+                raise UnableToResolve("too many names are being looked up")
+            lookup = self._lookups[name] = self._loop.create_task(self._ask(name))
+            lookup.add_done_callback(lambda done: self._end(name, done))
+        return lookup
+
+    async def _ask(self, name: Name) -> Addresses:
+        try:
+            return list(await self._loop.getaddrinfo(*name, type=socket.SOCK_STREAM))
+        except OSError:
+            return []
+
+    def _end(self, name: Name, lookup: asyncio.Task[Addresses]) -> None:
+        del self._lookups[name]
+        if lookup.cancelled() or lookup.exception() is not None:
+            return
+        found = lookup.result() or self._known.get(name, (0.0, []))[1]  # old addresses are better than none
+        if len(self._known) >= MOST_NAMES:
+            self._known.clear()
+        self._known[name] = (self._now(), found)
+
+    def _now(self) -> float:
+        return self._loop.time()
