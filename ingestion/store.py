@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import DatabaseError, IntegrityError
 
 from ingestion.core.calls import CallRecord
-from ingestion.erase import is_erased
+from ingestion.erase import await_erasures, is_erased
 from ingestion.models import Call, ParkedRecord, Payload
 from tenants.scope import acting_for
 
@@ -52,6 +52,7 @@ def unpark(*, price: Pricer) -> tuple[int, int]:
     stored = left = 0
     for row_id, tenant_id in ParkedRecord.across_tenants.order_by("id").values_list("id", "tenant_id"):
         with acting_for(tenant_id):
+            await_erasures()  # before the row's lock, as an erasure does
             row = ParkedRecord.objects.select_for_update().filter(id=row_id).first()
             if row is None:  # another was at it, or an erasure
                 continue

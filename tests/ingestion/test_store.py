@@ -6,7 +6,8 @@ import msgspec
 import psycopg.errors
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from ingestion.models import Call, ParkedRecord, Payload
 from ingestion.payloads import UnableToReadPair, read_pair
@@ -81,6 +82,16 @@ def test_a_parked_record_that_names_another_tenant_than_its_row_stays_parked(com
     assert unpark(price=free) == (0, 1)
     with acting_for(company.id):
         assert not Call.objects.exists()
+
+
+def test_storing_a_parked_record_waits_for_an_erasure_before_it_holds_what_the_erasure_needs(company, now):
+    with acting_for(company.id):
+        record = record_of(company.id, "q", "parcel", at=now)
+        ParkedRecord.objects.create(reason="DataError", parked_at=now, record=msgspec.msgpack.encode(record))
+    with CaptureQueriesContext(connection) as asked:
+        assert unpark(price=free) == (1, 0)
+    held = [query["sql"] for query in asked if "advisory" in query["sql"] or "FOR UPDATE" in query["sql"]]
+    assert "advisory" in held[0] and any("FOR UPDATE" in query for query in held[1:])
 
 
 def parked_for():
