@@ -12,6 +12,7 @@ import uvicorn
 from serving.gateway.app import App
 from serving.gateway.settings import Settings, UnableToStart, read_settings
 
+NAME_THREADS = "64"  # of which libuv lets half look names up at once; with its own 4, two slow names stop all others
 DRAIN_SECONDS = 30  # after SIGTERM: how long calls in flight may still take
 
 
@@ -24,6 +25,7 @@ def main() -> int:
     except UnableToStart as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
+    os.environ.setdefault("UV_THREADPOOL_SIZE", NAME_THREADS)  # read at the first lookup
     raise_file_limit()
     spare_collector()
     uvicorn.Server(server_config(settings)).run()

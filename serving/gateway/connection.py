@@ -196,7 +196,8 @@ class Connection(asyncio.Protocol):
 
     async def _wait_until_writable(self, writable: asyncio.Future[None]) -> None:
         try:
-            await asyncio.wait_for(writable, self._timeout)
+            async with asyncio.timeout(self._timeout):
+                await writable
         except TimeoutError as error:
             raise Silent from error
 

@@ -228,7 +228,8 @@ def _is_repeatable(request: Request) -> bool:
 
 
 def _has_body(request: Request) -> bool:
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in request.headers)
+    told = [(name, value.strip()) for name, value in request.headers]
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in told)
 
 
 def _may_be_json(kind: bytes) -> bool:

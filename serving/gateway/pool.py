@@ -15,7 +15,7 @@ from aiohappyeyeballs import start_connection
 
 from serving.gateway.connection import Connection, Exchange, Silent
 from serving.gateway.metrics import Metrics
-from serving.gateway.names import Names
+from serving.gateway.names import Names, TooManyLookups
 from serving.gateway.upstream import (
     Body,
     Reply,
@@ -111,14 +111,15 @@ class PooledUpstream:
         except TimeoutError as error:
             self._names.forget(origin.host, origin.port)
             raise UnableToReach(down=True) from error
-        except UnicodeError as error:  # a name that no server may be asked
+        except (UnicodeError, TooManyLookups) as error:  # a name that no server may be asked, or not now
             raise UnableToReach from error
         except OSError as error:  # TLS's too
             self._names.forget(origin.host, origin.port)
             raise UnableToReach(untouched=True, down=True) from error
+        if not connection.is_open:
+            raise UnableToReach(untouched=True, down=True)
         self._metrics.connections_made += 1
-        if connection.is_open:
-            self._open[connection] = origin
+        self._open[connection] = origin
         return connection
 
     async def _open_connection(self, origin: Origin) -> Connection:
@@ -147,8 +148,10 @@ class PooledUpstream:
         return Connection(timeout=self._timeout, freed=self._keep, lost=self._forget)
 
     async def _agree_on_tls(self, transport: asyncio.Transport, connection: Connection, host: str) -> asyncio.Transport:
+        if transport.is_closing():  # else uvloop would begin on what is closed, and never tell
+            raise ConnectionResetError
         agreed = await self._loop.start_tls(transport, connection, self._tls, server_hostname=host)
-        if agreed is None:  # closed meanwhile
+        if agreed is None or agreed.is_closing():
             raise ConnectionResetError
         return agreed
 
@@ -214,10 +217,8 @@ def _make_head(method: str, authority: bytes, target: bytes, headers: Headers, b
     lines += [b"%b: %b" % pair for pair in headers]
     if isinstance(body, bytes):
         lines.append(b"content-length: %d" % len(body))
-    elif body is not None and not _is_measured(headers):
-        lines.append(b"transfer-encoding: chunked")
-    elif body is None and method not in WITHOUT_BODY:
-        lines.append(b"content-length: 0")
+    elif not _is_measured(headers) and (body is not None or method not in WITHOUT_BODY):
+        lines.append(b"content-length: 0" if body is None else b"transfer-encoding: chunked")
     head = b"\r\n".join(lines)
     if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\x00" in head:
         raise UnableToReach

@@ -27,7 +27,7 @@ class NameServer:
         self.asked.append(host)
         await self.answers.wait()
         if self.missing:
-            raise socket.gaierror
+            raise socket.gaierror(socket.EAI_NONAME if self.missing is True else self.missing, "")
         return FOUND
 
 
@@ -64,6 +64,23 @@ async def test_an_address_that_does_not_answer_is_looked_up_again(server):
         await known.resolve("a.example", 443)
         known.forget("a.example", 443)
     assert len(server.asked) == 2
+
+
+async def test_what_may_pass_is_not_remembered(server):
+    server.missing = socket.EAI_AGAIN
+    known = Names()
+    for _ in range(2):
+        with pytest.raises(socket.gaierror):
+            await known.resolve("a.example", 443)
+    assert len(server.asked) == 2
+
+
+async def test_addresses_that_did_not_answer_are_better_than_none(server):
+    known = Names()
+    await known.resolve("a.example", 443)
+    known.forget("a.example", 443)
+    server.missing = True
+    assert await known.resolve("a.example", 443) == FOUND
 
 
 async def test_old_addresses_are_better_than_none(server):

@@ -434,6 +434,19 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate):
     assert (metrics.connections_made, metrics.connections_reused) == (1, 1)
 
 
+@pytest.mark.parametrize("said", [b"", b"220 smtp.example ESMTP\r\n"])
+async def test_a_server_that_closes_before_tls_is_told_at_once(said):
+    async def close(reader, writer):
+        writer.write(said)
+        writer.close()
+
+    async with serve(close) as url, pool(timeout=60.0) as (upstream, _), asyncio.timeout(20):
+        for _ in range(8):
+            with pytest.raises(UnableToReach) as caught:
+                await ask(upstream, url.replace("http://127.0.0.1", "https://localhost"))
+            assert caught.value.down and not isinstance(caught.value, UnableToReachInTime)
+
+
 @pytest.mark.parametrize("is_cut", [True, False])
 async def test_a_body_that_ends_with_the_connection_is_whole_only_if_tls_says_so(certificate, is_cut):
     async def speak(reader, writer):
@@ -575,6 +588,14 @@ async def test_no_call_follows_a_body_that_a_server_may_not_have_expected(method
         for body in (b"GET / HTTP/1.1\r\n\r\n", None, None):
             assert await read_all(await ask(upstream, url, method=method, body=body)) == b"hello"
     assert (metrics.connections_made, metrics.connections_reused) == (2, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+async def test_an_empty_body_is_told_once(method):
+    provider = Provider(WHOLE)
+    async with serve(provider) as url, pool() as (upstream, _):
+        await read_all(await ask(upstream, url, method=method, body=None, headers=[(b"content-length", b"0")]))
+    assert provider.heard[0][0].count(b"content-length: 0") == 1
 
 
 async def test_a_part_without_bytes_does_not_end_a_body():
