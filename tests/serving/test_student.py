@@ -34,16 +34,22 @@ def spec(*, rung: Rung = Rung.LORA, kind: Kind = Kind.LABEL) -> StudentSpec:
 
 
 def ask(
-    asked: StudentSpec, *, said: dict | None = None, known: dict | None = None, query: str = "q", fault: str = ""
+    asked: StudentSpec,
+    *,
+    said: dict | None = None,
+    known: dict | None = None,
+    query: str = "q",
+    fault: str = "",
+    timeout: float = 30.0,
 ) -> Draft:
-    """One draft, over real sockets."""
+    """One draft, over real sockets; `timeout` is seconds."""
     encoder = Encoder({"a-1": known or decision("late", rung=asked.rung)})
     replica = Replica({"a-1": said} if said else {}, fault=fault)
 
     async def go(encoder_url: str, vllm_url: str) -> Draft:
         async with aiohttp.ClientSession() as http:
             return await draft(
-                asked, query, http=http, encoder_url=encoder_url, vllm_url=vllm_url, salt="s", timeout=0.5
+                asked, query, http=http, encoder_url=encoder_url, vllm_url=vllm_url, salt="s", timeout=timeout
             )
 
     with Served(encoder) as one, Served(replica) as two:
@@ -133,7 +139,7 @@ def test_the_engines_bare_answer_is_canonical_and_a_truncated_one_is_none():
 def test_a_late_engine_is_given_up_in_time():
     started = time.monotonic()
     with pytest.raises(UnableToDraft, match="timeout"):
-        ask(spec(), said=completion([("late", 0.0)]), fault="late")
+        ask(spec(), said=completion([("late", 0.0)]), fault="late", timeout=0.5)
     assert time.monotonic() - started < 5
 
 
