@@ -1,8 +1,8 @@
 """Addresses of providers' names, looked up once for all who wait, and kept for a while.
 
 A known name is served from here while it is looked up again, so that a slow name server delays no call to it. One that
-is not found is not looked up again for some seconds, and only so many are looked up at once: whoever has credentials
-for names that answer slowly keeps nobody else's from being found.
+does not exist is not looked up again for some seconds. Only so many are looked up at once, for all tenants together:
+while all of those are slow, names that are not known yet are not found.
 """
 
 import asyncio
