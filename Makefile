@@ -4,6 +4,7 @@ PY := .venv/bin/python
 ARGS ?=
 FAST := -m "not engine" -n 2 --dist worksteal
 COUNTED := --cov --cov-report=
+unexport PYTHONDONTWRITEBYTECODE  # where it is set, each of a hundred processes compiles its packages anew
 
 .PHONY: help install demo up test cover covered sure bench replay lock
 
