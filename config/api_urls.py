@@ -5,6 +5,7 @@ from django.urls import path
 from billing import api as billing
 from ingestion import api as ingestion
 from serving import api as serving
+from serving import limits_api as limits
 from tenants import api as tenants
 from tenants import credentials_api as credentials
 from tenants import members_api as members
@@ -48,6 +49,8 @@ urlpatterns = [
     path("rollouts/<uuid:id>/hold", serving.RolloutHold.as_view(), name="rollout-hold"),
     path("rollouts/<uuid:id>/resume", serving.RolloutResume.as_view(), name="rollout-resume"),
     path("rollouts/<uuid:id>/back-to-teacher", serving.RolloutBackToTeacher.as_view(), name="rollout-back-to-teacher"),
+    path("limits", limits.LimitList.as_view(), name="limits"),
+    path("limits/<uuid:id>/remove", limits.LimitRemoval.as_view(), name="limit-remove"),
     path("statements", billing.StatementList.as_view(), name="statements"),
     path("statements/<uuid:id>", billing.StatementDetail.as_view(), name="statement"),
     path("statements/<uuid:id>/items", billing.StatementItems.as_view(), name="statement-items"),

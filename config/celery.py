@@ -49,6 +49,7 @@ STAGES = {
     "serving.tasks.evaluations_due": 1,
     "serving.tasks.rollouts_due": 1,
     "serving.tasks.audits_due": 1,
+    "serving.tasks.limits_due": 1,
     "tenants.tasks.fan_out_due": 1,
     "tenants.tasks.deliver_due": 1,
     "billing.tasks.roll_up_due": 5,

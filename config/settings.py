@@ -55,6 +55,7 @@ ENCODER_URLS: list[str] = env.list(
     "ENCODER_URLS", default=["http://127.0.0.1:8791"], validate=[validate.Length(min=1), check_http_urls]
 )
 VALKEY_URL = env.str("VALKEY_URL", default="redis://127.0.0.1:6379/0", validate=check_broker_url)
+COUNTERS_URL = env.str("COUNTERS_URL", default="", validate=allow_blank(check_broker_url)) or VALKEY_URL
 STUDENT_TIMEOUT_S = env.float("STUDENT_TIMEOUT_S", default=3.0, validate=validate.Range(min=0.01, max=60))
 
 # Money that the operator states: an hour of the student's machines, and the share of the saving that is billed.

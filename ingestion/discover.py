@@ -1,6 +1,7 @@
 """Finds a tenant's workloads in its traffic: calls of one fingerprint are one task, named by what its prompt says."""
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -151,7 +152,8 @@ def _refresh_one(workload: Workload, now: datetime) -> None:
     pairs = answered.count()
     if not _is_worth_a_look(workload, pairs, now):
         return
-    seen = _look_at(workload, list(answered.order_by("-at")[:JUDGED]))
+    newest = list(answered.order_by("-at")[:JUDGED])
+    seen = _look_at(workload, newest)
     if not seen.sampled:
         return
     figures = Figures(
@@ -169,12 +171,20 @@ def _refresh_one(workload: Workload, now: datetime) -> None:
     Workload.objects.filter(id=workload.id).update(
         verdict=verdict.verdict,
         verdict_reasons=list(verdict.reasons),
-        figures={name: getattr(figures, name) for name in ("pairs", "sampled", "on_template", "distinct_answers")},
+        figures={
+            **{name: getattr(figures, name) for name in ("pairs", "sampled", "on_template", "distinct_answers")},
+            "p99_output_tokens": _p99([call.output_tokens for call in newest]),
+        },
         looked_at=now,
     )
     # What a last try of a curation found is no reason to wait for growth where its rows are gone or the verdict moved.
     if verdict.verdict != workload.verdict or pairs < int(workload.figures.get("pairs", 0)):
         Workload.objects.filter(id=workload.id).update(curate_from=0)
+
+
+def _p99(tokens: list[int]) -> int:
+    """What 99 of 100 answers take at most: a limit sets so much aside for one."""
+    return sorted(tokens)[max(0, math.ceil(len(tokens) * 0.99) - 1)] if tokens else 0
 
 
 @dataclass(slots=True)

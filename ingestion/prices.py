@@ -46,6 +46,12 @@ def record_prices(rows: "Manager[Price]", listed: Iterable[ListedPrice], *, now:
     return len(first_seen) + sum(changed)
 
 
+def rates_in_force(now: datetime, *, currency: str) -> dict[str, Rates]:
+    """What a million tokens cost now, by `provider/model`, where it is charged in `currency`."""
+    rows = Price.objects.filter(valid_from__lte=now, currency=currency).exclude(valid_until__lte=now)
+    return {f"{row.provider}/{row.model}": _rates(row) for row in rows.order_by("valid_from")}
+
+
 class PriceBook:
     """All prices in memory, for a batch of calls. Looks a model up by its own name first, then by its published one."""
 

@@ -31,6 +31,8 @@ SCOPES = [
     (ApiKey.Scope.CALLS, "Calls: the gateway alone"),
     (ApiKey.Scope.MANAGE, "Manage: the gateway and the API, which reads figures and steers rollouts"),
 ]
+MEASURES = [("spend", "US dollars at the provider"), ("tokens", "Tokens, read and written"), ("requests", "Requests")]
+WINDOWS = [("month", "Month"), ("day", "Day"), ("minute", "Minute")]
 PASSWORD_RULE = "Ten characters or more, and not a common one."
 DIALECTS = [(Dialect.OPENAI.value, "OpenAI dialect"), (Dialect.ANTHROPIC.value, "Anthropic dialect")]
 
@@ -91,6 +93,32 @@ class KeyForm(forms.Form):
         label="May override",
         help_text="Lets calls under this key ask for the teacher, or for no log, by request header.",
     )
+
+
+class OneOfOurs(forms.ModelChoiceField):  # type: ignore[type-arg]  # which it does not take at run time
+    """A row of the tenant's; its form says which there are, once there is a tenant."""
+
+    def __init__(self, *, empty_label: str) -> None:
+        super().__init__(queryset=None, required=False, empty_label=empty_label)
+
+    def label_from_instance(self, row: ApiKey | Workload) -> str:
+        """By its name, and a key also by how it begins."""
+        return f"{row.name} ({row.prefix}…)" if isinstance(row, ApiKey) else row.name
+
+
+class LimitForm(forms.Form):
+    """A limit to set."""
+
+    measure = forms.ChoiceField(label="Of", choices=MEASURES)
+    amount = forms.DecimalField(max_digits=25, decimal_places=9, help_text="Requests, tokens, or US dollars.")
+    window = forms.ChoiceField(label="In each", choices=WINDOWS, help_text="Of the calendar, in UTC.")
+    key = OneOfOurs(empty_label="All keys")
+    workload = OneOfOurs(empty_label="All workloads")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["key"].queryset = ApiKey.objects.filter(revoked_at=None).order_by("name")  # type: ignore[attr-defined]
+        self.fields["workload"].queryset = Workload.objects.order_by("name")  # type: ignore[attr-defined]
 
 
 class PromiseForm(forms.Form):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from portal import account, calls, erasures, keys, overview, savings, settings, webhooks, workloads
+from portal import account, calls, erasures, keys, limits, overview, savings, settings, webhooks, workloads
 
 app_name = "portal"
 urlpatterns = [
@@ -27,6 +27,9 @@ urlpatterns = [
     path("keys", keys.key_list, name="keys"),
     path("keys/new", keys.make_key, name="key-new"),
     path("keys/<uuid:id>/revoke", keys.revoke, name="key-revoke"),
+    path("limits", limits.limit_list, name="limits"),
+    path("limits/new", limits.make_limit, name="limit-new"),
+    path("limits/<uuid:id>/remove", limits.remove, name="limit-remove"),
     path("savings", savings.statement_list, name="savings"),
     path("savings/<uuid:id>", savings.statement_page, name="statement"),
     path("savings/<uuid:id>.csv", savings.statement_csv, name="statement-csv"),

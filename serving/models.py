@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -9,7 +10,9 @@ from django.db import models
 from django.db.models import Q
 
 from ingestion.models import MONEY, Workload
+from serving.core.limits import BILLIONTHS, LimitEntry, Measure, Window
 from tenants.events import record_event
+from tenants.models import ApiKey
 from tenants.scope import TenantOwned
 from training.models import Adapter
 
@@ -159,6 +162,53 @@ class Rollout(TenantOwned):
             record_event("rollout." + to, now=now, actor=actor, subject_id=self.id, was=self.state, share=share, **data)
             self.state, self.share, self.step_at, self.held_from = to, share, now, held_from
         return bool(moved)
+
+
+class Limit(TenantOwned):
+    """What a tenant allows itself: so many requests, tokens or dollars a window, in all or for a key or a workload."""
+
+    MEASURES: ClassVar = [(one.value, one.value) for one in Measure]
+    WINDOWS: ClassVar = [(one.value, one.value) for one in Window]
+
+    id = models.UUIDField(primary_key=True, default=uuid4)
+    measure = models.CharField(max_length=10, choices=MEASURES)
+    window = models.CharField(max_length=10, choices=WINDOWS)
+    amount = models.DecimalField(max_digits=25, decimal_places=9)  # of spend: US dollars
+    key = models.ForeignKey(ApiKey, null=True, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    workload = models.ForeignKey(Workload, null=True, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    set_at = models.DateTimeField()
+    period = models.CharField(max_length=20, default="")  # the window that was looked at last, and what was seen:
+    used = models.DecimalField(max_digits=25, decimal_places=9, default=0)  # in the unit of `amount`
+    told_share = models.PositiveSmallIntegerField(default=0)  # the per cent that an event has told of
+    read_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "measure", "window", "key", "workload"],
+                nulls_distinct=False,
+                name="one_limit_of_a_kind",
+            ),
+            models.CheckConstraint(condition=Q(key=None) | Q(workload=None), name="of_a_key_or_a_workload"),
+            models.CheckConstraint(condition=Q(amount__gt=0), name="limit_above_nothing"),
+        ]
+
+    def entry(self) -> LimitEntry:
+        """As the gateways know it."""
+        whole = self.amount * BILLIONTHS if self.measure == Measure.SPEND else self.amount
+        return LimitEntry(
+            id=str(self.id),
+            measure=self.measure,
+            window=self.window,
+            amount=int(whole),
+            key_id=str(self.key_id or ""),
+            workload_id=str(self.workload_id or ""),
+        )
+
+    def note(self, now: datetime, *, period: str, used: Decimal, told_share: int) -> bool:
+        """Note what was seen, and of what share an event tells. False if another look was first."""
+        as_read = Limit.objects.filter(id=self.id, period=self.period, told_share=self.told_share)
+        return bool(as_read.update(period=period, used=used, told_share=told_share, read_at=now))
 
 
 class Audit(TenantOwned):

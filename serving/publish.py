@@ -8,10 +8,12 @@ import msgspec
 from django.conf import settings
 
 from ingestion.models import Fingerprint, Workload
+from ingestion.prices import rates_in_force
 from serving.core.gates import Gate, StudentSpec
+from serving.core.limits import LimitEntry
 from serving.core.snapshot import KeyEntry, ProviderEntry, RouteEntry, Snapshot, TenantEntry
 from serving.evaluate import cache_salt
-from serving.models import Deployment, Rollout
+from serving.models import Deployment, Limit, Rollout
 from tenants.data_keys import open_data_key, purpose_key
 from tenants.models import ApiKey, ProviderCredential, Tenant
 from tenants.provision import open_credential
@@ -21,7 +23,11 @@ def make_snapshot(now: datetime) -> Snapshot:
     """The world as of now. `version` is milliseconds since the epoch, so that it grows over restarts."""
     routes = _routes()
     providers = _providers()
-    tenants = {str(tenant.id): _tenant(tenant, providers[tenant.id], routes[tenant.id]) for tenant in _all_tenants()}
+    limits = _limits()
+    tenants = {
+        str(tenant.id): _tenant(tenant, providers[tenant.id], routes[tenant.id], limits[tenant.id])
+        for tenant in _all_tenants()
+    }
     return Snapshot(
         version=int(now.timestamp() * 1000),
         made_at=now.timestamp(),
@@ -29,6 +35,7 @@ def make_snapshot(now: datetime) -> Snapshot:
         tenants=tenants,
         vllm_urls=tuple(settings.VLLM_URLS),
         encoder_urls=tuple(settings.ENCODER_URLS),
+        rates=rates_in_force(now, currency="USD"),
     )
 
 
@@ -51,7 +58,16 @@ def _providers() -> dict[UUID, list[ProviderCredential]]:
     return by_tenant
 
 
-def _tenant(tenant: Tenant, credentials: list[ProviderCredential], routes: dict[str, RouteEntry]) -> TenantEntry:
+def _limits() -> dict[UUID, list[LimitEntry]]:
+    by_tenant: dict[UUID, list[LimitEntry]] = defaultdict(list)
+    for limit in Limit.across_tenants.order_by("id"):
+        by_tenant[limit.tenant_id].append(limit.entry())
+    return by_tenant
+
+
+def _tenant(
+    tenant: Tenant, credentials: list[ProviderCredential], routes: dict[str, RouteEntry], limits: list[LimitEntry]
+) -> TenantEntry:
     data_key = open_data_key(tenant.id, bytes(tenant.data_key_sealed))
     return TenantEntry(
         active=tenant.status == Tenant.Status.ACTIVE,
@@ -66,6 +82,7 @@ def _tenant(tenant: Tenant, credentials: list[ProviderCredential], routes: dict[
             for credential in credentials
         },
         routes=routes,
+        limits=tuple(limits),
     )
 
 
@@ -88,7 +105,8 @@ def _open_rollouts() -> list[Rollout]:
 
 
 def _route(workload: Workload, rollout: Rollout | None) -> RouteEntry:
-    plain = RouteEntry(workload_id=str(workload.id), kind=workload.kind)
+    usual_output = int(workload.figures.get("p99_output_tokens", 0))
+    plain = RouteEntry(workload_id=str(workload.id), kind=workload.kind, usual_output=usual_output)
     if rollout is None or rollout.deployment.status != Deployment.Status.LIVE or not rollout.certificate.gate:
         return plain
     return msgspec.structs.replace(

@@ -8,7 +8,8 @@ from uuid import UUID
 from celery import shared_task
 
 from serving import audit as audits
-from serving import certify_adapter, deploy, evaluate, rollout
+from serving import certify_adapter, deploy, evaluate, limits, rollout
+from serving.counters import UnableToCount
 from tenants.models import tenant_ids
 from tenants.wake import alone_at, wake
 
@@ -100,6 +101,22 @@ def keep_rollouts(*, tenant_id: str, **_: Any) -> None:
 def move(*, tenant_id: str, rollout_id: str, **_: Any) -> None:
     """Decide one rollout's next step."""
     rollout.move(UUID(tenant_id), UUID(rollout_id), now=_now())
+
+
+@shared_task(ignore_result=True)
+def limits_due(**_: Any) -> None:
+    """Look at each tenant's limits."""
+    for tenant_id in tenant_ids():
+        wake(keep_limits, tenant_id=tenant_id)
+
+
+@shared_task(ignore_result=True)
+def keep_limits(*, tenant_id: str, **_: Any) -> None:
+    """Count a tenant's log in where that is due, and tell of limits that come near."""
+    try:
+        limits.watch_limits(UUID(tenant_id), now=_now())
+    except UnableToCount as error:
+        log.warning("limits of tenant %s are not looked at: %s", tenant_id, error)
 
 
 @shared_task(ignore_result=True)

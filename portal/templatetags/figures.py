@@ -43,3 +43,9 @@ def count(number: float | None) -> str:
 def words(code: str) -> str:
     """A code word as people write it."""
     return str(code).replace("_", " ")
+
+
+@register.filter
+def in_unit(amount: Decimal, measure: str) -> str:
+    """An amount of what a limit measures: dollars, tokens or requests."""
+    return money(amount) if measure == "spend" else f"{amount:,.0f} {measure}"

@@ -6,7 +6,9 @@ SHA-256 of the key. Half a snapshot is worse than an old one: `decode` validates
 
 import msgspec
 
+from ingestion.core.rating import Rates
 from serving.core.gates import Gate, StudentSpec
+from serving.core.limits import LimitEntry
 
 
 class UnableToReadSnapshot(Exception):
@@ -33,7 +35,8 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `state` is shadow, canary, ramping, full, held or rolled_back. In shadow `student_share` is 0. `control_share`
     is taken first, then `student_share` of the rest. `audit_share` of student answers are marked for the teacher;
-    `shadow_share` of eligible teacher answers (control ones always) are marked for the student.
+    `shadow_share` of eligible teacher answers (control ones always) are marked for the student. 99 of 100 answers
+    take `usual_output` tokens at most; 0 where that is not known.
     """
 
     workload_id: str
@@ -43,6 +46,7 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
     control_share: float = 0.0
     audit_share: float = 0.0
     shadow_share: float = 0.0
+    usual_output: int = 0
     student: StudentSpec | None = None
     gate: Gate | None = None
 
@@ -57,6 +61,7 @@ class TenantEntry(msgspec.Struct, frozen=True, kw_only=True):
     log_content: bool = True
     providers: dict[str, ProviderEntry] = {}  # by dialect
     routes: dict[str, RouteEntry] = {}  # by fingerprint
+    limits: tuple[LimitEntry, ...] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +73,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     tenants: dict[str, TenantEntry]
     vllm_urls: tuple[str, ...] = ()
     encoder_urls: tuple[str, ...] = ()
+    rates: dict[str, Rates] = {}  # by provider/model, what a million tokens cost now, in US dollars
 
 
 def encode(snapshot: Snapshot) -> bytes:

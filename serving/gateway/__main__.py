@@ -1,56 +1,64 @@
-"""`python -m serving.gateway`: one gateway process on one core. Run as many as there are cores to give."""
+"""`python -m serving.gateway`: GATEWAY_PROCESSES gateway processes on one port, one for each core that it is given.
 
+With one, this process is the gateway. With more it is their supervisor, and starts each with a post (`post.py`).
+"""
+
+import asyncio
 import gc
 import logging
 import os
 import resource
+import signal
 import sys
+from collections.abc import Sequence
 
 import aiohttp.http_parser
-import uvicorn
 
 from serving.gateway.app import App
+from serving.gateway.post import Post, read_post
+from serving.gateway.server import Server, server_config
 from serving.gateway.settings import Settings, UnableToStart, read_settings
+from serving.gateway.supervisor import Supervisor, listen
 
 NAME_THREADS = "64"  # of which libuv lets half look names up at once; with its own 4, two slow names stop all others
-DRAIN_SECONDS = 30  # after SIGTERM: how long calls in flight may still take
 
 
-def main() -> int:
-    """Read the settings, check the installation, serve until told to stop."""
+def main(arguments: Sequence[str]) -> int:
+    """Read the settings, check the installation, serve until told to stop. `arguments` are a post's, or none."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = read_settings(os.environ)
         check_parser()
+        raise_file_limit()
+        if settings.processes > 1 and not arguments:
+            supervise(settings)
+        else:
+            serve(settings, read_post(arguments) if arguments else None)
     except UnableToStart as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
-    os.environ.setdefault("UV_THREADPOOL_SIZE", NAME_THREADS)  # read at the first lookup
-    raise_file_limit()
-    spare_collector()
-    uvicorn.Server(server_config(settings)).run()
     return 0
 
 
-def server_config(settings: Settings) -> uvicorn.Config:
-    """uvicorn with nothing between the socket and the app, and no access log: paths and sizes are in the metrics."""
-    return uvicorn.Config(
-        App(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=4096,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+def supervise(settings: Settings) -> None:
+    """Keep the processes. Raises UnableToStart."""
+    try:
+        listening = listen(settings.host, settings.port)
+    except OSError as error:
+        raise UnableToStart(f"GATEWAY_HOST and GATEWAY_PORT cannot be listened on: {error.strerror}") from error
+    with listening:
+        asyncio.run(Supervisor(listening, processes=settings.processes).run())
+
+
+def serve(settings: Settings, post: Post | None) -> None:
+    """Be one gateway process."""
+    os.environ.setdefault("UV_THREADPOOL_SIZE", NAME_THREADS)  # read at the first lookup
+    spare_collector()
+    app = App(settings, post=post)
+    server = Server(server_config(settings, app), patience=settings.teacher_timeout, post=post)
+    if post is not None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes says it to all: the supervisor knows
+    server.run(sockets=[post.listening] if post else None)
 
 
 def check_parser() -> None:
@@ -73,4 +81,4 @@ def spare_collector() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

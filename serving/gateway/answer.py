@@ -13,6 +13,7 @@ from serving.core.snapshot import RouteEntry, Snapshot
 from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
+from serving.gateway.limits import Hold, Limits
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large
 from serving.gateway.relay import relay
@@ -29,6 +30,7 @@ class Gateway:
     teachers: Teachers
     students: Students
     recorder: Recorder
+    limits: Limits
     metrics: Metrics
     max_body_bytes: int
     max_passed_bytes: int
@@ -41,14 +43,17 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
     fields = dict(request.headers)
     caller = authenticate(fields, request.dialect, snapshot)
     ask = await _read_ask(request, announced=fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
-    call, entry = _route(caller, ask, at=at, started=started)
-    with Departure(request.receive) as departure:
-        tried = await _try_student(call, entry, snapshot=snapshot, students=gateway.students)
-        if tried.answer is None:
-            await _answer_by_teacher(call, tried, request=request, gateway=gateway)
-        else:
-            await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
-    gateway.metrics.departed += departure.left
+    mark = fingerprint(ask)
+    entry = caller.tenant.routes.get(mark)
+    with await gateway.limits.hold(caller, ask, entry, snapshot) as hold:
+        call = _route(caller, ask, entry, mark=mark, hold=hold, at=at, started=started)
+        with Departure(request.receive) as departure:
+            tried = await _try_student(call, entry, snapshot=snapshot, students=gateway.students)
+            if tried.answer is None:
+                await _answer_by_teacher(call, tried, request=request, gateway=gateway)
+            else:
+                await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
+        gateway.metrics.departed += departure.left
 
 
 def snapshot_in_force(gateway: Gateway) -> Snapshot:
@@ -69,21 +74,21 @@ async def _read_ask(request: Request, *, announced: bytes, limit: int) -> Ask:
         raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
 
 
-def _route(caller: Caller, ask: Ask, *, at: float, started: float) -> tuple[Call, RouteEntry | None]:
-    """Find the call's workload and draw who answers."""
-    mark = fingerprint(ask)
-    entry = caller.tenant.routes.get(mark)
-    call = Call(
+def _route(
+    caller: Caller, ask: Ask, entry: RouteEntry | None, *, mark: str, hold: Hold, at: float, started: float
+) -> Call:
+    """Draw who answers."""
+    return Call(
         id=make_call_id(at=at, entropy=os.urandom(10)),
         caller=caller,
         ask=ask,
         fingerprint=mark,
         workload_id=entry.workload_id if entry else None,
         route=_choose(caller, ask, entry),
+        hold=hold,
         at=at,
         started=started,
     )
-    return call, entry
 
 
 def _choose(caller: Caller, ask: Ask, entry: RouteEntry | None) -> Route:

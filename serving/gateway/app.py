@@ -9,14 +9,18 @@ import aiohttp
 
 from ingestion.core.calls import Dialect
 from ingestion.spool import Spool
+from serving.counters import SharedCounters
 from serving.gateway.answer import Gateway, answer_call
 from serving.gateway.attempt import Students
 from serving.gateway.capture import Recorder
+from serving.gateway.limits import Limits
 from serving.gateway.metrics import Metrics
 from serving.gateway.pass_through import may_pass, pass_through
 from serving.gateway.pool import PooledUpstream
+from serving.gateway.post import Post
 from serving.gateway.refusals import Refused, loop, no_such_path, no_upgrade, our_fault
 from serving.gateway.settings import Settings
+from serving.gateway.siblings import Siblings
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
 from serving.gateway.upstream import VIA
@@ -27,6 +31,7 @@ CALLS = {
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
+COUNT_SECONDS = 0.25  # for one step at the shared counters; then a process counts by itself
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
@@ -39,46 +44,64 @@ class Running:
 
     gateway: Gateway
     spool: Spool
-    watch: asyncio.Task[None]
+    tasks: tuple[asyncio.Task[None], ...]
+    siblings: Siblings | None
+    counters: SharedCounters | None
+
+    def metrics(self) -> bytes:
+        """The numbers of this process, or of all of them."""
+        return self.siblings.render() if self.siblings else self.gateway.metrics.render()
 
     async def stop(self) -> None:
         """Let go of connections. Every answered call is in the spool already."""
-        self.watch.cancel()
+        for task in self.tasks:
+            task.cancel()
         await self.gateway.teachers.close()
         await self.gateway.students.http.close()
+        if self.counters:
+            await self.counters.close()
         self.spool.close()
+        if self.siblings:
+            self.siblings.publish()
 
 
 class App:
     """One gateway process as an ASGI application."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, post: Post | None = None) -> None:
         self._settings = settings
+        self._post = post
         self._running: Running | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether calls can be answered: it runs, and there is a snapshot."""
+        return self._running is not None and self._running.gateway.snapshots.current() is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's worth: an HTTP request, or the server's start and stop."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http" and self._running is not None:
-            await _serve(scope, receive, send, self._running.gateway)
+            await _serve(scope, receive, send, self._running)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        self._running = start(self._settings)
+        self._running = start(self._settings, post=self._post)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._running.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def start(settings: Settings) -> Running:
+def start(settings: Settings, *, post: Post | None = None) -> Running:
     """Open what a gateway needs; it serves (with 503s) also before there is a snapshot. Needs a running loop."""
     snapshots = SnapshotFile(settings.snapshot_file, key=settings.snapshot_key)
     snapshots.refresh()
     spool = Spool(settings.spool_dir, segment_bytes=SEGMENT_BYTES, max_bytes=settings.spool_max_bytes)
+    counters = SharedCounters(settings.counters_url, patience=COUNT_SECONDS) if settings.counters_url else None
     metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots))
     gateway = Gateway(
         snapshots=snapshots,
@@ -90,11 +113,15 @@ def start(settings: Settings) -> Running:
             timeout=settings.student_timeout,
         ),
         recorder=Recorder(spool, metrics=metrics),
+        limits=Limits(counters),
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         max_passed_bytes=settings.max_passed_bytes,
     )
-    return Running(gateway=gateway, spool=spool, watch=asyncio.get_running_loop().create_task(snapshots.watch()))
+    siblings = Siblings(post.directory, post.number, render=metrics.render) if post else None
+    watches = (snapshots.watch(), siblings.watch()) if siblings else (snapshots.watch(),)
+    tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
+    return Running(gateway=gateway, spool=spool, tasks=tasks, siblings=siblings, counters=counters)
 
 
 def _teachers(settings: Settings, metrics: Metrics) -> Teachers:
@@ -107,12 +134,13 @@ def _snapshot_figures(snapshots: SnapshotFile) -> tuple[int, int]:
     return (snapshot.version if snapshot else 0), snapshots.failures
 
 
-async def _serve(scope: Scope, receive: Receive, send: Send, gateway: Gateway) -> None:
+async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -> None:
     """Answer one request; what is refused is rendered here, in the caller's dialect."""
     path: bytes = scope["raw_path"]
     if scope["method"] == "GET" and path in PLAIN:
-        await PLAIN[path](send, gateway)
+        await PLAIN[path](send, running)
         return
+    gateway = running.gateway
     query: bytes = scope["query_string"]
     request = Request(
         dialect=CALLS.get(path) or _spoken_dialect(dict(scope["headers"])),
@@ -159,21 +187,21 @@ async def _refuse(refused: Refused, request: Request, gateway: Gateway) -> None:
     await send_whole(request.send, status=refused.status, headers=refused.headers(), body=body)
 
 
-async def _answer_health(send: Send, gateway: Gateway) -> None:
+async def _answer_health(send: Send, running: Running) -> None:
     """The process answers."""
     await send_whole(send, status=200, headers=PLAIN_TEXT, body=b"ok\n")
 
 
-async def _answer_readiness(send: Send, gateway: Gateway) -> None:
+async def _answer_readiness(send: Send, running: Running) -> None:
     """It can answer calls: there is a snapshot."""
-    ready = gateway.snapshots.current() is not None
+    ready = running.gateway.snapshots.current() is not None
     body = b"ready\n" if ready else b"no snapshot yet\n"
     await send_whole(send, status=200 if ready else 503, headers=PLAIN_TEXT, body=body)
 
 
-async def _answer_metrics(send: Send, gateway: Gateway) -> None:
+async def _answer_metrics(send: Send, running: Running) -> None:
     kind = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
-    await send_whole(send, status=200, headers=kind, body=gateway.metrics.render())
+    await send_whole(send, status=200, headers=kind, body=running.metrics())
 
 
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]

@@ -16,6 +16,7 @@ from serving.core.estimate import estimate_usage
 from serving.core.routing import Route
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
+from serving.gateway.limits import NO_HOLD, Hold
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
@@ -47,6 +48,7 @@ class Call:
     route: Route
     at: float
     started: float
+    hold: Hold = NO_HOLD  # what it has set aside of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
 
@@ -76,6 +78,8 @@ class Recorder:
         """Append one record; returns when the operating system has it, or when it is counted as lost."""
         seconds = time.perf_counter() - call.started
         record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
+        model = record.answered_model or record.asked_model
+        call.hold.settle(outcome.usage, model=model, paid=record.arm != Arm.STUDENT)
         try:
             self._spool.append(record)
             self._failing = False

@@ -19,6 +19,7 @@ from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
+from serving.gateway.limits import NO_HOLD, Hold
 from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Body, Reply
@@ -54,19 +55,23 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     """Pass one request and its answer on. Raises Refused."""
     at, started = time.time(), time.perf_counter()
     fields = dict(request.headers)
-    caller = authenticate(fields, request.dialect, snapshot_in_force(gateway))
+    snapshot = snapshot_in_force(gateway)
+    caller = authenticate(fields, request.dialect, snapshot)
     limit = gateway.max_body_bytes if _is_repeatable(request) else gateway.max_passed_bytes
     announced = fields.get(b"content-length", b"").strip()
     if announced.isdigit() and int(announced) > limit:
         raise too_large(limit)
     kept = min(gateway.max_body_bytes, MOST_PASSED_KEPT) if _may_be_json(fields.get(b"content-type", b"")) else 0
+    recorded = method not in UNRECORDED
+    held = await gateway.limits.hold_unread(caller, request.dialect, snapshot) if recorded else NO_HOLD
     uplink = Uplink(request.receive, limit=limit, kept=kept, announced=announced)
-    with uplink:
+    with held as hold, uplink:
         passage = Passage(request, method, caller, uplink, gateway)
-        if method in UNRECORDED:
-            await passage.unrecorded()
+        if recorded:
+            call_id = make_call_id(at=at, entropy=os.urandom(10))
+            await passage.recorded(call_id=call_id, hold=hold, at=at, started=started)
         else:
-            await passage.recorded(call_id=make_call_id(at=at, entropy=os.urandom(10)), at=at, started=started)
+            await passage.unrecorded()
     gateway.metrics.departed += uplink.left
 
 
@@ -173,23 +178,23 @@ class Passage:
         finally:
             reply.close()
 
-    async def recorded(self, *, call_id: str, at: float, started: float) -> None:
+    async def recorded(self, *, call_id: str, hold: Hold, at: float, started: float) -> None:
         """However it ends, also by a caller who leaves before the provider has said anything, it is recorded once."""
         reply, capture = None, None
         try:
             reply = await self._ask()
             self._uplink.answered = True
-            capture = self._capture(call_id, at, started)
+            capture = self._capture(call_id, hold, at, started)
             await relay(reply, capture, send=self._request.send, extra=capture.headers)
         except Refused as refused:
-            capture = capture or self._capture(call_id, at, started)
+            capture = capture or self._capture(call_id, hold, at, started)
             capture.refuse(status=refused.status)
             refused.extra = capture.headers
             raise
         finally:
             if reply is not None:
                 reply.close()
-            capture = capture or self._capture(call_id, at, started)
+            capture = capture or self._capture(call_id, hold, at, started)
             if reply is None and self._uplink.refusal is not None:
                 capture.refuse(status=self._uplink.refusal.status)
             capture.keep(complete=False)
@@ -207,7 +212,7 @@ class Passage:
                 raise self._uplink.refusal from error
             raise
 
-    def _capture(self, call_id: str, at: float, started: float) -> Capture:
+    def _capture(self, call_id: str, hold: Hold, at: float, started: float) -> Capture:
         call = Call(
             id=call_id,
             caller=self._caller,
@@ -215,6 +220,7 @@ class Passage:
             fingerprint="",
             workload_id=None,
             route=PASSED,
+            hold=hold,
             at=at,
             started=started,
             understood=False,

@@ -1,9 +1,11 @@
 """The one exception by which the gateway says no, so that one place renders it in the caller's dialect."""
 
 import math
+from datetime import UTC, datetime
 
 from ingestion.core.calls import Dialect
 from ingestion.core.dialects import render_error
+from serving.core.limits import LimitEntry, Measure, Window, shown
 from serving.gateway.wire import Headers
 
 
@@ -100,6 +102,30 @@ def too_many_in_flight(most: int) -> Refused:
     """429: the tenant's own calls wait for its provider, and as many again for them."""
     message = f"Over {most} calls of this tenant are waiting for the provider."
     return Refused(429, "rate_limit_error", message, retry_after=1)
+
+
+def limit_reached(limit: LimitEntry, dialect: Dialect, *, left: int, ends: float, now: float) -> Refused:
+    """429: a limit that the tenant set itself. `left` is in its unit, `ends` and `now` are seconds since the epoch."""
+    seconds = max(1, math.ceil(ends - now))
+    scope = "this key" if limit.key_id else "this workload" if limit.workload_id else "this tenant"
+    message = f"The limit of {shown(limit)} a {limit.window} on {scope} leaves no room for this call."
+    refused = Refused(429, "rate_limit_error", message, retry_after=seconds)
+    refused.extra = _limit_headers(limit, dialect, left=left, ends=ends, seconds=seconds)
+    if limit.window != Window.MINUTE:
+        refused.extra.append((b"x-should-retry", b"false"))  # the SDKs would sit out minutes, and try in vain
+    return refused
+
+
+def _limit_headers(limit: LimitEntry, dialect: Dialect, *, left: int, ends: float, seconds: int) -> Headers:
+    """As the dialect's provider names them; nobody has a header for money."""
+    if limit.measure == Measure.SPEND:
+        return []
+    if dialect is Dialect.ANTHROPIC:
+        kind, reset = f"anthropic-ratelimit-{limit.measure}-".encode(), datetime.fromtimestamp(ends, UTC)
+        told = [(b"limit", limit.amount), (b"remaining", left), (b"reset", reset.strftime("%Y-%m-%dT%H:%M:%SZ"))]
+        return [(kind + name, str(value).encode()) for name, value in told]
+    told = [(b"limit", limit.amount), (b"remaining", left), (b"reset", f"{seconds}s")]
+    return [(b"x-ratelimit-%s-%s" % (name, limit.measure.encode()), str(value).encode()) for name, value in told]
 
 
 def no_place_in_time() -> Refused:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tenants.core.sealing import DEMO_SECRET, derive_key
 
@@ -34,8 +35,10 @@ class Settings:
     snapshot_file: Path
     spool_dir: Path
     snapshot_key: bytes = field(repr=False)
+    counters_url: str = field(default="", repr=False)  # where limits are counted; empty: each process counts by itself
     host: str = "127.0.0.1"
     port: int = 8787
+    processes: int = 1  # that take calls from the one port
     max_body_bytes: int = 10_000_000
     max_passed_bytes: int = 600_000_000  # of a request that passes through unread: a file, say
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
@@ -47,8 +50,8 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
-    MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S,
-    PROVIDER_ALLOW_PRIVATE and PRODUCTION.
+    GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S,
+    TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
     """
@@ -64,8 +67,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         snapshot_file=Path(_text(environ, "SNAPSHOT_FILE")),
         spool_dir=Path(_text(environ, "SPOOL_DIR")),
         snapshot_key=snapshot_key(secret),
+        counters_url=_counters(environ),
         host=environ.get("GATEWAY_HOST") or "127.0.0.1",
         port=int(_number(environ, "GATEWAY_PORT", default=8787, low=0, high=65535)),
+        processes=int(_number(environ, "GATEWAY_PROCESSES", default=1, low=1, high=256)),
         max_body_bytes=int(_number(environ, "MAX_BODY_BYTES", default=10_000_000, low=1024, high=1_000_000_000)),
         max_passed_bytes=int(_number(environ, "MAX_PASSED_BYTES", default=600_000_000, low=1024, high=1e11)),
         spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
@@ -96,6 +101,19 @@ def _text(environ: Mapping[str, str], name: str) -> str:
     if not value:
         raise UnableToStart(f"{name} is not set")
     return value
+
+
+def _counters(environ: Mapping[str, str]) -> str:
+    name = "COUNTERS_URL" if environ.get("COUNTERS_URL") else "VALKEY_URL"
+    url = environ.get(name, "")
+    try:
+        parts = urlsplit(url)
+        sound = not url or (parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        sound = False
+    if not sound:
+        raise UnableToStart(f"{name} does not begin with redis:// or rediss:// and name a host")
+    return url
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

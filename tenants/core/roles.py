@@ -23,15 +23,19 @@ class Right(StrEnum):
     REVOKE_KEYS = "revoke_keys"
     MANAGE_WEBHOOKS = "manage_webhooks"
     MANAGE_PROVIDERS = "manage_providers"
+    MANAGE_LIMITS = "manage_limits"  # of requests, tokens and money
     MANAGE_TENANT = "manage_tenant"  # name, approval, content logging, members
 
 
 RIGHTS: dict[Role, frozenset[Right]] = {
     Role.OWNER: frozenset(Right),
     Role.ENGINEER: frozenset(
-        {Right.STEER, Right.STOP, Right.READ_BODIES, Right.MINT_KEYS, Right.REVOKE_KEYS, Right.MANAGE_WEBHOOKS}
+        {
+            *(Right.STEER, Right.STOP, Right.READ_BODIES, Right.MINT_KEYS, Right.REVOKE_KEYS),
+            *(Right.MANAGE_WEBHOOKS, Right.MANAGE_LIMITS),
+        }
     ),
-    Role.FINANCE: frozenset(),
+    Role.FINANCE: frozenset({Right.MANAGE_LIMITS}),
     Role.SECURITY: frozenset({Right.STOP, Right.READ_BODIES, Right.ERASE, Right.REVOKE_KEYS, Right.MANAGE_PROVIDERS}),
 }
 

@@ -32,6 +32,12 @@ def test_the_database_is_not_on_a_network_with_the_gateway_or_the_world():
     assert not {"gateway", "vllm", "encoder"} & on("data")
 
 
+def test_what_counts_limits_is_reached_by_gateway_and_worker_alone_and_is_not_the_broker():
+    assert on("counters") == {"counters", "gateway", "worker"}
+    assert SERVICES["counters"]["networks"] == ["counters"] and FILE["networks"]["counters"]["internal"]
+    assert secrets_of("counters") == {"env/counters.env"} != secrets_of("valkey")
+
+
 def test_the_engine_is_given_no_secret_and_the_gateway_only_its_own():
     assert secrets_of("vllm") == secrets_of("encoder") == set()
     assert secrets_of("gateway") == {"env/gateway.env"}

@@ -43,7 +43,7 @@ def test_import_contracts_hold():
 
 @pytest.mark.parametrize("module", ["serving.gateway.app", "serving.gateway.__main__", "serving.student"])
 def test_the_gateway_process_loads_neither_a_framework_nor_a_model(module):
-    assert loaded_by(module) & {*HEAVY, *FRAMEWORKS} == set()
+    assert loaded_by(module) & {*HEAVY, *FRAMEWORKS} <= {"redis"}  # by which limits are counted
 
 
 @pytest.mark.parametrize("module", ["tenants.core.sealing", "ingestion.core.dialects", "ingestion.spool"])

@@ -38,12 +38,15 @@ class Seen:
 
 @dataclass
 class Teacher:
-    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it; `counts`: tells its usage."""
+    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it; `counts`: tells its usage, in
+    chat completions `tokens` (read, written) where that is set.
+    """
 
     seen: list[Seen] = field(default_factory=list)
     left: int = 0
     streaming: int = 0
     counts: bool = True
+    tokens: tuple[int, int] | None = None
     kept: bytes = b""  # what it says of an answer that it has kept
 
     async def __call__(self, scope, receive, send) -> None:
@@ -107,6 +110,10 @@ class Teacher:
             return
         if not self.counts:
             body = json.dumps({**json.loads(body), "usage": None}).encode()
+        if self.tokens:
+            read, written = self.tokens
+            usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+            body = json.dumps({**json.loads(body), "usage": usage}).encode()
         headers = [(b"set-cookie", b"edge=1"), (b"x-ratelimit-remaining", b"41")]
         if model == "zipped":
             body = gzip.compress(body)

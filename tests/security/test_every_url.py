@@ -5,6 +5,7 @@ A new address fails here until somebody says which of the company's ids to try i
 
 import json
 import re
+from decimal import Decimal
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,8 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from ingestion.models import ErasedSubject, Erasure, Workload
-from serving.models import Rollout
+from serving.limits import set_limit
+from serving.models import Limit, Rollout
 from tenants.models import ApiKey, Event, Membership, ProviderCredential, Tenant, WebhookEndpoint
 from tenants.scope import acting_for
 from tests.portal.conftest import log_in
@@ -43,6 +45,9 @@ PORTAL = {
     "keys": MINE,
     "key-new": MINE,
     "key-revoke": "key",
+    "limits": MINE,
+    "limit-new": MINE,
+    "limit-remove": "limit",
     "savings": MINE,
     "statement": "statement",
     "statement-csv": "statement",
@@ -101,6 +106,8 @@ API = {
     "rollout-hold": "rollout",
     "rollout-resume": "rollout",
     "rollout-back-to-teacher": "rollout",
+    "limits": MINE,
+    "limit-remove": "limit",
     "statements": MINE,
     "statement": "statement",
     "statement-items": "statement",
@@ -118,6 +125,9 @@ BODY = {
     "stance": "allowed",
     "role": "owner",
     "subject": "anna@customer.example",
+    "measure": "requests",
+    "window": "day",
+    "amount": "5",
 }
 
 
@@ -146,7 +156,9 @@ def kind_of(space, name):
 @pytest.fixture
 def ids(company, now):
     world = make_world(company, now=now, calls=4)
-    return {**vars(world), "key": company.key.id}
+    with acting_for(company.id):
+        limit = set_limit(measure="spend", window="month", amount=Decimal(50), actor="test", now=now)
+    return {**vars(world), "key": company.key.id, "limit": limit.id}
 
 
 @pytest.fixture(autouse=True)
@@ -161,7 +173,7 @@ def snapshot(company):
             list(model.objects.order_by("pk").values())
             for model in (
                 *(ApiKey, Workload, Rollout, WebhookEndpoint, ProviderCredential, Membership, Tenant, Event),
-                *(ErasedSubject, Erasure),
+                *(ErasedSubject, Erasure, Limit),
             )
         ]
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import aiohttp
@@ -14,12 +15,15 @@ from yarl import URL
 from ingestion.core.calls import CallRecord, Dialect, Kind, body_context
 from ingestion.core.dialects import parse_ask
 from ingestion.core.fingerprint import fingerprint
+from ingestion.core.rating import Rates
 from ingestion.core.templates import Template
 from ingestion.spool import SpoolReader
 from serving.core.confidence import FEATURES
 from serving.core.gates import Acceptor, Gate, Rung, StudentSpec
+from serving.core.limits import LimitEntry
 from serving.core.snapshot import KeyEntry, ProviderEntry, RouteEntry, Snapshot, TenantEntry
-from serving.gateway.__main__ import server_config
+from serving.gateway.app import App
+from serving.gateway.server import server_config
 from serving.gateway.settings import Settings, snapshot_key
 from serving.gateway.snapshot_file import write_snapshot
 from tenants.core.keys import mint_key
@@ -36,6 +40,10 @@ WORKLOAD = "0197a000-0000-7000-8000-0000000000aa"
 DATA_KEY, SUBJECT_KEY = b"d" * 32, b"s" * 32
 SYSTEM = "You route customer messages. Answer with one label only."
 OWNER, PLAIN, STRANGER, IDLE = (mint_key(bytes([letter]) * 32) for letter in b"opsi")
+RATES = {
+    "openai/gpt-4o": Rates(*map(Decimal, ("2.5", "10", "1.25", "2.5")), currency="USD"),
+    "anthropic/claude-sonnet-4-5": Rates(*map(Decimal, ("3", "15", "0.3", "3.75")), currency="USD"),
+}
 LABELS = ("track_shipment", "Claim_Damage", "other")
 
 
@@ -95,6 +103,7 @@ class Stage:
     url: str = ""
     version: int = 0
     routes: dict[str, RouteEntry] = field(default_factory=dict)
+    limits: tuple[LimitEntry, ...] = ()
 
     @property
     def spool_dir(self) -> Path:
@@ -129,6 +138,7 @@ class Stage:
             log_content=log_content,
             providers={name: ProviderEntry(base_url=url, credential=f"teacher-{name}") for name in Dialect},
             routes=self.routes,
+            limits=self.limits,
         )
         snapshot = Snapshot(
             version=self.version,
@@ -137,6 +147,7 @@ class Stage:
             tenants={TENANT: tenant, SUSPENDED: msgspec.structs.replace(tenant, active=False)},
             vllm_urls=(self.urls["replica"],),
             encoder_urls=(self.urls["encoder"],),
+            rates=RATES,
         )
         write_snapshot(self.directory / "snapshot.sealed", snapshot, key=snapshot_key(SECRET))
 
@@ -177,7 +188,8 @@ def opened(record: CallRecord, column: str) -> bytes:
 
 
 def serve_gateway(stage: Stage, **changes) -> Served:
-    return Served(server_config(stage.settings(**changes)))
+    settings = stage.settings(**changes)
+    return Served(server_config(settings, App(settings)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""uvicorn with nothing between the socket and the app, and a way of leaving that no caller notices."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.gateway.app import App
+from serving.gateway.door import Door
+from serving.gateway.post import Post
+from serving.gateway.settings import Settings
+
+DRAIN_SECONDS = 30.0  # after SIGTERM: how long calls in flight may still take
+GIVE_UP_SECONDS = 5  # after that: how long those that are cut may take to be recorded
+LAST_CALLS_SECONDS = 5.0  # how long a connection without a call is kept, so that whoever uses it is told to leave it
+LOOK_EVERY = 0.05
+CANNOT_START = 3
+CLOSE = (b"connection", b"close")
+
+logger = logging.getLogger(__name__)
+
+
+def server_config(settings: Settings, app: App) -> uvicorn.Config:
+    """No access log: paths and sizes are in the metrics."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=GIVE_UP_SECONDS,
+    )
+
+
+class Server(uvicorn.Server):
+    """Serves until told to stop: SIGTERM gives the calls in flight DRAIN_SECONDS, SIGUSR1 gives them `patience`.
+
+    It then takes no connection more and answers each call that still comes with `connection: close`, so that its caller
+    uses another connection next, which another process takes. A connection that is just closed would lose the call that
+    was on its way.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, patience: float, post: Post | None = None) -> None:
+        super().__init__(config)
+        self._seconds = DRAIN_SECONDS
+        self._patience = patience
+        self._post = post
+        self._door: Door | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and hear the supervisor."""
+        if self._post is None:
+            await super().startup(sockets=sockets)
+        else:
+            await self._share(self._post)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._take_time)
+
+    async def _share(self, post: Post) -> None:
+        """Listen where others do too."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(CANNOT_START)
+        post.watch(left_alone=self._hurry)
+        self.servers = []
+        self._door = Door(post.listening, self._make_protocol)
+        self.started = True
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return HttpToolsProtocol(self.config, self.server_state, self.lifespan.state)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: tell the supervisor once that calls can be answered. Gives whether to stop."""
+        if self._post is not None and not self._post.told_ready and self._is_ready():
+            self._post.tell_ready()
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT; a second SIGINT cuts everything."""
+        self._seconds = DRAIN_SECONDS
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let callers finish and leave; cut those who take too long."""
+        for server in self.servers:
+            server.close()
+        if self._door is not None:
+            self._door.close()
+        self._ask_to_leave()
+        started = asyncio.get_running_loop().time()
+        while self.server_state.connections and not self.force_exit:
+            waited = asyncio.get_running_loop().time() - started
+            if waited > self._seconds:
+                break
+            if waited > LAST_CALLS_SECONDS:
+                self._close_unused()
+            await asyncio.sleep(LOOK_EVERY)
+        await super().shutdown(sockets=sockets)
+
+    def _take_time(self) -> None:
+        self._seconds = self._patience
+        self.should_exit = True
+
+    def _hurry(self) -> None:
+        logger.error("the supervisor is gone: stopping")
+        self._seconds = DRAIN_SECONDS
+        self.should_exit = True
+
+    def _is_ready(self) -> bool:
+        app = self.config.app
+        return isinstance(app, App) and app.is_ready
+
+    def _ask_to_leave(self) -> None:
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        for connection in self._connections():
+            if connection.cycle is not None and not connection.cycle.response_started:
+                connection.cycle.keep_alive = False
+
+    def _close_unused(self) -> None:
+        for connection in self._connections():
+            if connection.cycle is None or connection.cycle.response_complete:
+                connection.shutdown()
+
+    def _connections(self) -> list[HttpToolsProtocol]:
+        return [found for found in self.server_state.connections if isinstance(found, HttpToolsProtocol)]

@@ -1,0 +1,297 @@
+"""Limits on real gateways over a real Valkey: what is left is never spent twice, and who is refused is told in kind."""
+
+import asyncio
+import os
+from collections import Counter
+from contextlib import ExitStack
+from decimal import Decimal
+from itertools import count
+from uuid import uuid4
+
+import aiohttp
+import anthropic
+import openai
+import pytest
+import redis
+
+from ingestion.core.calls import Dialect, Usage
+from ingestion.core.rating import cost
+from serving.core.limits import BILLIONTHS, LimitEntry, period_of
+from serving.counters import PREFIX, Readings, SharedCounters, counter_name
+from serving.gateway.limits import Account, Reach
+from tests.fakes.encoder import decision
+from tests.fakes.serve import free_port, wait_for
+from tests.serving.core.test_limits import limit
+from tests.serving.gateway.cast import (
+    OWNER,
+    PLAIN,
+    RATES,
+    TENANT,
+    WORKLOAD,
+    Stage,
+    anthropic_ask,
+    claude_at,
+    openai_ask,
+    post,
+    read_spool,
+    serve_gateway,
+    student,
+    talk_to,
+)
+
+VALKEY = os.environ["VALKEY_URL"]
+CENT = BILLIONTHS // 100
+
+
+@pytest.fixture
+def valkey():
+    with redis.Redis.from_url(VALKEY, decode_responses=True) as found:
+        yield found
+        for name in found.scan_iter(f"{PREFIX}:*"):
+            found.delete(name)
+
+
+@pytest.fixture
+def limited(stage: Stage, valkey):
+    """`limited(limit, ...)` gives the URL of a gateway that holds them, or as many URLs as are asked for."""
+    with ExitStack() as stack:
+
+        def serve(*limits: LimitEntry, gateways: int = 1, url: str = VALKEY) -> list[str]:
+            stage.limits = limits
+            stage.publish()
+            served = [serve_gateway(stage, counters_url=url) for _ in range(gateways)]
+            return [stack.enter_context(one).url for one in served]
+
+        yield serve
+
+
+def spend(amount: int, **changes) -> LimitEntry:
+    return limit(id=str(uuid4()), measure="spend", window="month", amount=amount, **changes)
+
+
+def requests(amount: int, **changes) -> LimitEntry:
+    return limit(**({"id": str(uuid4()), "measure": "requests", "window": "day", "amount": amount} | changes))
+
+
+async def ask_all(urls: list[str], times: int, *, key: str = PLAIN.plain, padding: int = 0, **more) -> Counter[int]:
+    """So many calls at once, spread over the gateways."""
+    headers = {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as http:
+
+        async def ask(number: int) -> int:
+            url = f"{urls[number % len(urls)]}/v1/chat/completions"
+            async with http.post(url, json=openai_ask(query=f"parcel {number} " + "x" * padding, **more)) as answer:
+                await answer.read()
+                return answer.status
+
+        return Counter(await asyncio.gather(*map(ask, range(times))))
+
+
+def spent(stage: Stage) -> Decimal:
+    """What the provider charged, by the log."""
+    usages = [
+        Usage(one.input_tokens, one.output_tokens, one.cached_input_tokens) for one in read_spool(stage.spool_dir)
+    ]
+    return sum((cost(usage, RATES["openai/gpt-4o"]) for usage in usages), Decimal(0))
+
+
+def used(found: LimitEntry, valkey: redis.Redis, tenant: str = TENANT) -> int:
+    names = [name for name in valkey.scan_iter(f"{PREFIX}:*{tenant}:{found.id}*") if name.count(":") < 5]
+    return sum(int(valkey.get(name) or 0) for name in names if not name.endswith(("refused", "seeded")))
+
+
+@pytest.mark.parametrize("gateways", [1, 2])
+def test_two_hundred_calls_at_once_do_not_overspend_the_ten_cents_that_are_left(stage, limited, valkey, gateways):
+    budget = spend(10 * CENT)
+    stage.teacher.tokens = (800, 100)  # 0.3 cents a call: thirty-three fit
+    urls = limited(budget, gateways=gateways)
+    statuses = asyncio.run(ask_all(urls, 200, padding=3000, max_tokens=100))
+    assert set(statuses) == {200, 429} and statuses.total() == 200
+    assert Decimal("0.05") < spent(stage) <= Decimal("0.11")
+    wait_for(lambda: used(budget, valkey) == int(spent(stage) * BILLIONTHS))
+
+
+def test_what_a_call_did_not_use_is_there_for_the_next(stage, limited, valkey):
+    budget = spend(10 * CENT)
+    [url] = limited(budget)
+    for _ in range(5):  # each may take up to 5 cents, and takes a fraction of that
+        assert asyncio.run(ask_all([url], 1, max_tokens=5000)) == {200: 1}
+    ahead = 2 * (10 * CENT // 50)
+    wait_for(lambda: 0 <= used(budget, valkey) - int(spent(stage) * BILLIONTHS) <= ahead)
+
+
+def test_requests_are_counted_over_all_gateways_to_the_last_one(stage, limited):
+    urls = limited(requests(50), gateways=2)
+    assert asyncio.run(ask_all(urls, 120)) == {200: 50, 429: 70}
+    assert len(read_spool(stage.spool_dir)) == 50
+
+
+def test_a_warm_call_asks_nobody(limited, valkey):
+    urls = limited(requests(1_000_000), limit(id=str(uuid4()), measure="tokens", amount=1_000_000_000), spend(10**15))
+    asyncio.run(ask_all(urls, 10))
+    before = valkey.info("commandstats")["cmdstat_eval"]["calls"]
+    assert asyncio.run(ask_all(urls, 200)) == {200: 200}
+    assert valkey.info("commandstats")["cmdstat_eval"]["calls"] == before
+
+
+def test_a_key_s_limit_holds_for_that_key_alone(limited):
+    urls = limited(requests(3, key_id="key-plain"))
+    assert asyncio.run(ask_all(urls, 10)) == {200: 3, 429: 7}
+    assert asyncio.run(ask_all(urls, 10, key=OWNER.plain)) == {200: 10}
+
+
+def test_a_workload_s_limit_holds_for_its_calls_alone(stage, limited):
+    stage.cast_student(student(), (openai_ask(), Dialect.OPENAI), student_share=0.0)
+    urls = limited(requests(3, workload_id=WORKLOAD))
+    assert asyncio.run(ask_all(urls, 5)) == {200: 3, 429: 2}
+    other = {"model": "gpt-4o", "messages": [{"role": "user", "content": "something else altogether"}]}
+    assert asyncio.run(post(urls[0] + "", json=other)).status == 200
+
+
+def test_a_student_s_answer_spends_nothing_and_is_a_request(stage, limited, valkey):
+    stage.cast_student(student(), (openai_ask(), Dialect.OPENAI))
+    stage.encoder.decisions["routing-head-7"] = decision("claim_damage")
+    money, number = spend(10 * CENT), requests(100)
+    urls = limited(money, number)
+    assert asyncio.run(ask_all(urls, 4)) == {200: 4}
+    assert {(record.arm, record.reason) for record in read_spool(stage.spool_dir)} == {("student", "accepted")}
+    assert not stage.teacher.seen
+    wait_for(lambda: used(number, valkey) >= 4)
+    wait_for(lambda: used(money, valkey) <= 2 * (10 * CENT // 50))  # what was taken ahead
+
+
+def test_a_caller_who_hangs_up_is_settled_by_what_was_sent(stage, limited, valkey):
+    budget = spend(10 * CENT)
+    [url] = limited(budget)
+
+    async def hang_up() -> None:
+        async with aiohttp.ClientSession(headers={"authorization": f"Bearer {PLAIN.plain}"}) as http:
+            answer = await http.post(
+                f"{url}/v1/chat/completions", json=openai_ask("endless", stream=True, max_tokens=9000)
+            )
+            await answer.content.read(10)
+            answer.close()
+
+    asyncio.run(hang_up())
+    stage.record()
+    wait_for(lambda: used(budget, valkey) < 5 * CENT)  # nine cents were set aside
+
+
+def test_what_passes_through_is_settled_by_what_it_used_and_needs_that_anything_is_left(stage, limited, valkey):
+    tokens = limit(id=str(uuid4()), measure="tokens", amount=20)
+    [url] = limited(tokens)
+    ask = {"model": "text-embedding-3-small", "input": "x"}
+    answers = [asyncio.run(post(url, path="/v1/embeddings", json=ask)) for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429]  # 9 each: the third begins with 2 left
+
+
+def test_openai_callers_are_refused_as_openai_does(limited):
+    [url] = limited(requests(1))
+    with talk_to(url) as client:
+        client.chat.completions.create(**openai_ask())
+        with pytest.raises(openai.RateLimitError) as refused:
+            client.chat.completions.create(**openai_ask())
+    told = refused.value.response.headers
+    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("1", "0")
+    assert told["x-ratelimit-reset-requests"] == f"{told['retry-after']}s"
+    assert 0 < int(told["retry-after"]) <= 86_400 and told["x-should-retry"] == "false"
+    assert "1 requests a day on this tenant" in str(refused.value)
+
+
+def test_anthropic_callers_are_refused_as_anthropic_does(limited):
+    [url] = limited(limit(id=str(uuid4()), measure="tokens", window="minute", amount=10, key_id="key-plain"))
+    with claude_at(url) as client, pytest.raises(anthropic.RateLimitError) as refused:
+        client.messages.create(**anthropic_ask())
+    told = refused.value.response.headers
+    assert told["anthropic-ratelimit-tokens-limit"] == "10"
+    assert told["anthropic-ratelimit-tokens-reset"].endswith(":00Z")
+    assert 0 < int(told["retry-after"]) <= 60 and "x-should-retry" not in told
+    assert refused.value.body["error"]["type"] == "rate_limit_error"
+
+
+def test_a_limit_that_is_raised_or_removed_is_so_for_the_next_call(stage, limited):
+    first = requests(2)
+    [url] = limited(first)
+    assert asyncio.run(ask_all([url], 3)) == {200: 2, 429: 1}
+    stage.limits = (requests(4, id=first.id),)
+    stage.publish()
+    wait_for(lambda: asyncio.run(ask_all([url], 1)) == {200: 1}, every=0.05)
+    stage.limits = ()
+    stage.publish()
+    wait_for(lambda: asyncio.run(ask_all([url], 20)) == {200: 20}, every=0.05)
+
+
+def test_a_rival_s_counter_is_another_one(limited, valkey):
+    mine = requests(10)
+    theirs = counter_name(tenant_id="another", limit_id=mine.id, period="2026-01-01")
+    valkey.set(theirs, "10")
+    urls = limited(mine)
+    assert asyncio.run(ask_all(urls, 10)) == {200: 10}
+    assert valkey.get(theirs) == "10"
+
+
+@pytest.mark.parametrize("url", ["", "redis://127.0.0.1:{port}/0"], ids=["unset", "nobody there"])
+def test_without_the_counters_a_process_holds_the_limit_by_itself(limited, url):
+    urls = limited(requests(10), url=url.format(port=free_port()))
+    assert asyncio.run(ask_all(urls, 30)) == {200: 10, 429: 20}
+
+
+class Counters:
+    """The real counters, which can be taken away and given back."""
+
+    def __init__(self) -> None:
+        self.real = SharedCounters(VALKEY, patience=5)
+        self.gone = SharedCounters(f"redis://127.0.0.1:{free_port()}/0", patience=5)
+        self.away = False
+
+    async def take(self, name, **more):
+        return await (self.gone if self.away else self.real).take(name, **more)
+
+    async def add(self, name, n, **more):
+        await (self.gone if self.away else self.real).add(name, n, **more)
+
+
+def account(found: LimitEntry, counters: Counters) -> Account:
+    period = period_of(found.window, now=4_000_000_000.0)
+    name = counter_name(tenant_id=TENANT, limit_id=found.id, period=period.name)
+    return Account(found, period, Reach(counters, clock=count(0, 10).__next__), name=name)
+
+
+async def take_all(accounts: list[Account], times: int) -> int:
+    """How many of so many takes of one, in turn, were granted."""
+    return sum([await accounts[number % len(accounts)].take(1) for number in range(times)])
+
+
+async def test_while_the_counters_are_away_each_process_spends_at_most_what_was_left(valkey):
+    found, counters = requests(1000), Counters()
+    two = [account(found, counters) for _ in range(2)]
+    assert await take_all(two, 600) == 600
+    counters.away = True
+    assert 400 <= await take_all(two, 2000) <= 2 * 400 + 2 * 20  # what was left, twice, and what was taken ahead
+    counters.away = False
+    assert await take_all(two, 2) == 0
+    assert used(found, valkey) >= 1400  # what was spent meanwhile is counted
+
+
+async def test_counters_that_were_flushed_are_taken_from_anew_and_raised_by_the_log(valkey):
+    found, counters = requests(1000), Counters()
+    one = account(found, counters)
+    assert await take_all([one], 900) == 900
+    valkey.flushdb()
+    assert await take_all([one], 10) == 10
+    readings = Readings(VALKEY)
+    name = counter_name(tenant_id=TENANT, limit_id=found.id, period=one.period.name)
+    assert not readings.read([name])[0].seeded
+    assert readings.seed(name, 910, until=int(one.period.ends)) >= 910
+    assert readings.read([name])[0].seeded
+    assert await take_all([one], 200) <= 90 + 20  # and what it had taken ahead
+    assert readings.read([name])[0].refused
+
+
+async def test_what_was_taken_ahead_is_given_back_as_the_limit_comes_near(valkey):
+    found, counters = requests(1000), Counters()
+    accounts = [account(found, counters) for _ in range(4)]
+    assert await take_all(accounts, 1100) == 1000
+    for one in accounts:
+        one.give_back(0)
+    assert used(found, valkey) == 1000
