@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 ARGS ?=
-FAST := -m "not engine" -n 2 --dist worksteal
+FAST := -m "not engine" -n 3 --dist worksteal
 COUNTED := --cov --cov-report=
 unexport PYTHONDONTWRITEBYTECODE  # where it is set, each of a hundred processes compiles its packages anew
 

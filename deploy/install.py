@@ -5,16 +5,21 @@ needs PyTorch's CPU build, which lies on the machine, or comes from PyTorch's ow
 """
 
 import hashlib
+import re
 import subprocess
 import sys
+import tempfile
 import venv
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 MARK = ".installed"
+PARTS = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -41,10 +46,9 @@ def install(python: Path) -> bool:
     """Install the lock, first with what this machine's pip finds, then with PyTorch's index beside it."""
     pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     pip += ["--no-deps", "--no-compile"]  # bytecode is written as it is used: most of these packages' files never are
-    pip += ["-r", str(LOCK)]
     for extra in ([], ["--extra-index-url", TORCH_INDEX]):
         said: deque[str] = deque(maxlen=30)
-        if run_pip([*pip, *extra], said) == 0:
+        if run_pips([*pip, *extra], said):
             return True
     sys.stderr.write("".join(said))
     sys.stderr.write(
@@ -54,19 +58,55 @@ def install(python: Path) -> bool:
     return False
 
 
-def run_pip(command: list[str], said: deque[str]) -> int:
-    """Run pip, say how far it is, and keep its last lines in `said`; gives its exit status."""
-    wanted = sum(not line.startswith((" ", "#", "-")) and bool(line.strip()) for line in LOCK.read_text().splitlines())
-    found = 0
+def run_pips(command: list[str], said: deque[str]) -> bool:
+    """Run pip on each part of the lock at once: it uses one core, and no package waits for another. `said` keeps the
+    last lines of the part that failed.
+    """
+    count = Count(len(entries_of(LOCK.read_text())))
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(PARTS) as pool:
+        files = write_parts(Path(scratch))
+        ended = list(pool.map(lambda file: run_pip([*command, "-r", str(file)], count), files))
+    for code, lines in ended:
+        if code != 0:
+            said.extend(lines)
+    return all(code == 0 for code, _ in ended)
+
+
+def write_parts(scratch: Path) -> list[Path]:
+    """The lock's entries dealt out to files."""
+    entries = entries_of(LOCK.read_text())
+    files = [scratch / f"part-{number}.lock" for number in range(PARTS)]
+    for number, file in enumerate(files):
+        file.write_text("\n".join(entries[number::PARTS]) + "\n")
+    return files
+
+
+def entries_of(lock: str) -> list[str]:
+    """A package each, with its hashes."""
+    return [entry for entry in re.split(r"\n(?=\S)", lock.strip()) if not entry.startswith("#")]
+
+
+@dataclass
+class Count:
+    """How many of the lock's packages were found, by all pips together."""
+
+    wanted: int
+    found: int = 0
+
+
+def run_pip(command: list[str], count: Count) -> tuple[int, deque[str]]:
+    """Run one pip and say how far all are; gives its exit status and its last lines."""
+    said: deque[str] = deque(maxlen=30)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
             said.append(line)
             if line.startswith(("Collecting ", "Processing ")):  # the latter: from a directory of this machine
-                found += 1
-                show(f"{found} of {wanted} packages found", last=found == wanted, now_and_then=found % 20 == 0)
+                count.found += 1
+                last = count.found == count.wanted
+                show(f"{count.found} of {count.wanted} packages found", last=last, now_and_then=count.found % 20 == 0)
             elif line.startswith("Installing collected packages"):
-                show(f"unpacking {found} packages", last=True)
-    return process.returncode
+                show("unpacking", last=True)
+    return process.returncode, said
 
 
 def show(text: str, *, last: bool = False, now_and_then: bool = False) -> None:
