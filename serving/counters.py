@@ -1,7 +1,9 @@
 """The counters that all gateways share, in Valkey: what is used of each limit in each window.
 
-Every step is one script on the server, so that nobody reads what another is about to change. A counter that is flushed
-is raised again from the log (`seed`), which is the slow truth behind it.
+One hash a limit and window: what each process holds of it, what the log has beyond that, and their sum. A process
+tells what it holds in all, and never a difference: a step whose reply was lost is put right by the next, and a counter
+that was flushed is filled again by those who hold something of it. Each step is one script on the server, so that
+nobody reads what another is about to change.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,48 +15,78 @@ from typing import Any, Final, Self, cast
 import redis
 import redis.asyncio
 
-KEPT_SECONDS = 3600  # after its window: the last calls of it may still be going on
 PREFIX: Final = "understudy:limit"
+MOST_CONNECTIONS = 16  # of a process; more steps than that wait for one
 
-# need, lease, amount, floor, until -> granted (-1: not so much is left), used
-TAKE: Final = """
-local used = tonumber(redis.call('GET', KEYS[1]) or '0')
-local need, lease, amount, floor = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+# process, held, need, ahead, lease, amount, floor, until -> granted (-1: not so much is left), used.
+# What a process held before a flush is in the log's part, as far as the log has been counted in.
+STEP: Final = """
+local function number(field) return tonumber(redis.call('HGET', KEYS[1], field) or '0') end
+local function text(value) return string.format('%.0f', value) end
+local held, need, ahead = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local lease, amount, floor = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local last = redis.call('HGET', KEYS[1], ARGV[1])
+local used = number('total') + held - tonumber(last or '0')
+if not last and held > 0 then
+  local covered = math.min(number('log'), held)
+  if covered > 0 then
+    redis.call('HSET', KEYS[1], 'log', text(number('log') - covered))
+    used = used - covered
+  end
+end
+local left = amount - used - need
+local granted = need + math.max(0, math.min(ahead, left), math.min(lease, left - floor))
 if need > 0 and used + need > amount then
-  redis.call('SET', KEYS[2], '1', 'EXAT', ARGV[5])
-  return {'-1', string.format('%.0f', used)}
+  granted = -1
+  if used * 5 >= amount * 4 then redis.call('HSET', KEYS[1], 'refused', ARGV[6]) end
 end
-local granted = need + math.max(0, math.min(lease, amount - floor - used - need))
-if granted > 0 then
-  redis.call('INCRBY', KEYS[1], string.format('%.0f', granted))
-  redis.call('EXPIREAT', KEYS[1], ARGV[5])
-end
-return {string.format('%.0f', granted), string.format('%.0f', used + granted)}
-"""
-# n, until -> used
-ADD: Final = """
-local used = redis.call('INCRBY', KEYS[1], ARGV[1])
-if used < 0 then redis.call('SET', KEYS[1], '0') used = 0 end
-redis.call('EXPIREAT', KEYS[1], ARGV[2])
-return string.format('%.0f', used)
+local taken = math.max(0, granted)
+redis.call('HSET', KEYS[1], ARGV[1], text(held + taken), 'total', text(used + taken))
+redis.call('EXPIREAT', KEYS[1], ARGV[8])
+return {text(granted), text(used + taken)}
 """
 # logged, until -> used
 SEED: Final = """
-local used = tonumber(redis.call('GET', KEYS[1]) or '0')
-if tonumber(ARGV[1]) > used then used = tonumber(ARGV[1]) redis.call('SET', KEYS[1], ARGV[1]) end
+local used = tonumber(redis.call('HGET', KEYS[1], 'total') or '0')
+local beyond = math.max(0, tonumber(ARGV[1]) - used)
+redis.call('HINCRBY', KEYS[1], 'log', string.format('%.0f', beyond))
+redis.call('HSET', KEYS[1], 'total', string.format('%.0f', used + beyond), 'seeded', '1')
 redis.call('EXPIREAT', KEYS[1], ARGV[2])
-redis.call('SET', KEYS[2], '1', 'EXAT', ARGV[2])
-return string.format('%.0f', used)
+return string.format('%.0f', used + beyond)
 """
 
 
 class UnableToCount(Exception):
-    """The counters cannot be reached; the message never shows their address."""
+    """A counter cannot be read or changed; the message is a kind of error and never an address.
+
+    `away`: none can, since nobody answers.
+    """
+
+    def __init__(self, kind: str, *, away: bool) -> None:
+        super().__init__(kind)
+        self.away = away
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a process tells a counter, and asks of it, in the limit's unit.
+
+    It holds `held` in all. It takes `need`, or nothing; besides `ahead`, as far as that is left, or `lease`, as far as
+    `floor` of the `amount` stays. `until` is when the counter may go, in seconds since the epoch.
+    """
+
+    held: int
+    amount: int
+    floor: int
+    until: int
+    need: int = 0
+    ahead: int = 0
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a process was granted, and what is used or granted in all. `granted` is None where too little is left."""
+    """What a process was granted, and what is used or held in all. `granted` is None where too little is left."""
 
     granted: int | None
     used: int
@@ -62,11 +94,13 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A counter as it stands. `seeded`: the log has been counted in; `refused`: a call did not fit any more."""
+    """A counter as it stands. `seeded`: the log has been counted in; `refused`: the amount that a call did not fit in,
+    with most of it used; 0 where none was refused so.
+    """
 
     used: int
     seeded: bool
-    refused: bool
+    refused: int
 
 
 def counter_name(*, tenant_id: str, limit_id: str, period: str) -> str:
@@ -75,30 +109,31 @@ def counter_name(*, tenant_id: str, limit_id: str, period: str) -> str:
 
 
 class SharedCounters:
-    """The gateway's side. Times are whole seconds since the epoch; `patience` is seconds for one step."""
+    """The gateway's side. `process` is this one's name, like no other's; `patience` is seconds for one step."""
 
-    def __init__(self, url: str, *, patience: float) -> None:
-        self._valkey = redis.asyncio.Redis.from_url(
-            url, socket_timeout=patience, socket_connect_timeout=patience, retry=None, decode_responses=True
+    def __init__(self, url: str, *, process: str, patience: float) -> None:
+        self._process = f"p:{process}"
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=MOST_CONNECTIONS,
+            timeout=patience,
+            socket_timeout=patience,
+            socket_connect_timeout=patience,
+            retry=None,
+            decode_responses=True,
         )
+        self._valkey = redis.asyncio.Redis.from_pool(pool)
 
-    async def take(self, name: str, *, need: int, lease: int, amount: int, floor: int, until: int) -> Taken:
-        """Take `need`, and up to `lease` ahead as long as more than `floor` stays. Raises UnableToCount."""
-        keys = (name, f"{name}:refused")
-        granted, used = await self._run(TAKE, keys, need, lease, amount, floor, until + KEPT_SECONDS)
+    async def step(self, name: str, step: Step) -> Taken:
+        """Tell what this process holds in all, and take more. Raises UnableToCount."""
+        values = (step.held, step.need, step.ahead, step.lease, step.amount, step.floor, step.until)
+        with _told_plainly():
+            granted, used = await self._valkey.eval(STEP, 1, name, self._process, *map(str, values))
         return Taken(int(granted) if int(granted) >= 0 else None, int(used))
-
-    async def add(self, name: str, n: int, *, until: int) -> None:
-        """Count `n`, whatever is left; less than nothing gives back. Raises UnableToCount."""
-        await self._run(ADD, (name,), n, until + KEPT_SECONDS)
 
     async def close(self) -> None:
         """Give up the connections."""
         await self._valkey.aclose()
-
-    async def _run(self, script: str, keys: tuple[str, ...], *values: int) -> Any:
-        with _told_plainly():
-            return await self._valkey.eval(script, len(keys), *keys, *map(str, values))
 
 
 class Readings:
@@ -113,18 +148,16 @@ class Readings:
         """Each counter, in order. Raises UnableToCount."""
         if not names:
             return []
-        with _told_plainly():
-            found = cast("list[str | None]", self._valkey.mget([k for name in names for k in _keys(name)]))
-        return [
-            Reading(int(used or 0), seeded is not None, refused is not None)
-            for used, seeded, refused in zip(found[::3], found[1::3], found[2::3], strict=True)
-        ]
+        with _told_plainly(), self._valkey.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.hmget(name, ["total", "seeded", "refused"])
+            found = cast("list[list[str | None]]", pipeline.execute())
+        return [Reading(int(used or 0), seeded is not None, int(refused or 0)) for used, seeded, refused in found]
 
     def seed(self, name: str, logged: int, *, until: int) -> int:
-        """Raise a counter to what the log has, if it is below, once; gives what it is then. Raises UnableToCount."""
-        keys = (name, f"{name}:seeded")
+        """Raise a counter to what the log has, if it is below; gives what it is then. Raises UnableToCount."""
         with _told_plainly():
-            return int(cast(str, self._valkey.eval(SEED, 2, *keys, str(logged), str(until + KEPT_SECONDS))))
+            return int(cast(str, self._valkey.eval(SEED, 1, name, str(logged), str(until))))
 
     def __enter__(self) -> Self:
         return self
@@ -135,13 +168,11 @@ class Readings:
         self._valkey.close()
 
 
-def _keys(name: str) -> tuple[str, str, str]:
-    return name, f"{name}:seeded", f"{name}:refused"
-
-
 @contextmanager
-def _told_plainly() -> Iterator[None]:
+def _told_plainly() -> Iterator[Any]:
     try:
         yield
+    except redis.ResponseError as error:  # it answers, but not to this: it is full, say
+        raise UnableToCount(type(error).__name__, away=False) from None
     except (redis.RedisError, OSError, TimeoutError) as error:
-        raise UnableToCount(type(error).__name__) from None
+        raise UnableToCount(type(error).__name__, away=True) from None

@@ -23,6 +23,7 @@ from tenants.models import ApiKey
 from tenants.scope import acting_for
 
 MOST_LIMITS = 100  # of a tenant: each is looked at with every call
+KEPT_SECONDS = 3600  # after its window a counter is kept: the last calls of it may still be going on
 NEAR_SHARE = 80  # per cent
 WATCHED = (Window.DAY, Window.MONTH)  # a minute is over before anybody reads of it
 
@@ -98,7 +99,7 @@ def watch_limits(tenant_id: UUID, *, now: datetime) -> int:
             if not reading.seeded:
                 with acting_for(tenant_id):
                     logged = _logged(limit, period)
-                reading = replace(reading, used=readings.seed(name, logged, until=int(period.ends)))
+                reading = replace(reading, used=readings.seed(name, logged, until=int(period.ends) + KEPT_SECONDS))
             told += _note(tenant_id, limit, period, reading, now)
     return told
 
@@ -126,12 +127,13 @@ def _note(tenant_id: UUID, limit: Limit, period: Period, reading: Reading, now: 
     told = limit.told_share if limit.period == period.name else 0
     used = Decimal(reading.used) / (BILLIONTHS if limit.measure == Measure.SPEND else 1)
     near = NEAR_SHARE if 100 * used >= NEAR_SHARE * limit.amount else 0
-    share = max(told, 100 if reading.refused else near)
+    reached = reading.refused == limit.entry().amount
+    share = max(told, 100 if reached else near)
     with acting_for(tenant_id):
         noted = limit.note(now, period=period.name, used=used, told_share=share)
         if not noted or share == told:
             return 0
-        kind = "limit.reached" if reading.refused else "limit.near"
+        kind = "limit.reached" if reached else "limit.near"
         record_event(kind, now=now, subject_id=limit.id, period=period.name, **_told(limit))
     return 1
 

@@ -22,7 +22,9 @@ MOST = 9_000_000 * BILLIONTHS  # of any amount: below 2**53, where doubles end b
 NEAR = 5  # a fifth of the amount: with less left, the shared counter is asked for every call
 LEASES = 50  # a process takes so much of the amount at a time: a fiftieth
 BYTES_PER_TOKEN = 4
+TIED = 8000  # tokens of what the provider keeps and the body only names, until the usage is known
 MEDIA = 2000  # tokens of a message with pictures or sound, until its usage is known
+MOST_OUTPUT, MOST_ANSWERS = 128_000, 128  # beyond which no model goes, whatever a caller says
 DEFAULT_OUTPUT = 1000  # tokens of an answer that nothing bounds and whose workload has no history
 
 
@@ -98,12 +100,15 @@ def _period(begins: datetime, ends: datetime, form: str) -> Period:
 
 
 def limits_on(limits: Iterable[LimitEntry], *, key_id: str, workload_id: str | None) -> list[LimitEntry]:
-    """Those that hold for a call of this key and workload."""
-    return [
+    """Those that hold for a call of this key and workload, the tenant's own last: whom a narrower one refuses takes
+    nothing of what the others have, not for a moment.
+    """
+    found = [
         limit
         for limit in limits
         if limit.key_id in ("", key_id) and (not limit.workload_id or limit.workload_id == workload_id)
     ]
+    return sorted(found, key=lambda limit: not (limit.key_id or limit.workload_id))
 
 
 def most_input(ask: Ask) -> int:
@@ -112,8 +117,9 @@ def most_input(ask: Ask) -> int:
     A picture's bytes say nothing of its tokens: there the texts are counted, and `MEDIA` for what is beside them.
     """
     if not any(message.has_media for message in ask.messages):
-        return len(ask.raw) // BYTES_PER_TOKEN + 1
+        return len(ask.raw) // BYTES_PER_TOKEN + 1 + (TIED if ask.tied else 0)
     texts = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in ask.messages)
+    texts += sum(len(tool.name) + len(tool.schema) for tool in ask.tools) + len(ask.response_format or "")
     return texts // BYTES_PER_TOKEN + MEDIA * sum(message.has_media for message in ask.messages)
 
 
@@ -124,7 +130,7 @@ def most_output(max_tokens: int | None, *, usual: int, answers: int = 1) -> int:
     """
     expected = usual or DEFAULT_OUTPUT
     each = expected if max_tokens is None else min(max_tokens, expected) if usual else max_tokens
-    return max(1, answers) * each
+    return min(max(1, answers), MOST_ANSWERS) * min(each, MOST_OUTPUT)
 
 
 def demand(usage: Usage, rates: Rates | None) -> Demand:
@@ -161,8 +167,8 @@ def shown(limit: LimitEntry) -> str:
 
 
 def lease_of(amount: int) -> int:
-    """How much of a limit a process takes at a time, at least 1."""
-    return max(1, amount // LEASES)
+    """How much of a limit a process takes at a time; of a small one nothing ahead."""
+    return amount // LEASES
 
 
 def floor_of(amount: int) -> int:

@@ -4,6 +4,7 @@ import os
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from ingestion.core.calls import Arm, Ask
 from ingestion.core.dialects import UnableToParse, parse_ask
@@ -13,7 +14,7 @@ from serving.core.snapshot import RouteEntry, Snapshot
 from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
-from serving.gateway.limits import Hold, Limits
+from serving.gateway.limits import BUT_MONEY, MONEY, Hold, Limits
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large
 from serving.gateway.relay import relay
@@ -43,17 +44,21 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
     fields = dict(request.headers)
     caller = authenticate(fields, request.dialect, snapshot)
     ask = await _read_ask(request, announced=fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
-    mark = fingerprint(ask)
-    entry = caller.tenant.routes.get(mark)
-    with await gateway.limits.hold(caller, ask, entry, snapshot) as hold:
-        call = _route(caller, ask, entry, mark=mark, hold=hold, at=at, started=started)
-        with Departure(request.receive) as departure:
+    call, entry = _route(caller, ask, at=at, started=started)
+    with call.hold as hold, Departure(request.receive) as departure:
+        limit = partial(gateway.limits.hold, hold, caller, ask, entry, snapshot=snapshot_in_force(gateway))
+        if call.route.arm is not Arm.STUDENT:
+            await limit()
+            await _answer_by_teacher(call, NOT_TRIED, request=request, gateway=gateway)
+        else:
+            await limit(measures=BUT_MONEY)  # a student's answers spend none, also where none is left
             tried = await _try_student(call, entry, snapshot=snapshot, students=gateway.students)
             if tried.answer is None:
+                await limit(measures=MONEY)
                 await _answer_by_teacher(call, tried, request=request, gateway=gateway)
             else:
                 await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
-        gateway.metrics.departed += departure.left
+    gateway.metrics.departed += departure.left
 
 
 def snapshot_in_force(gateway: Gateway) -> Snapshot:
@@ -74,21 +79,22 @@ async def _read_ask(request: Request, *, announced: bytes, limit: int) -> Ask:
         raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
 
 
-def _route(
-    caller: Caller, ask: Ask, entry: RouteEntry | None, *, mark: str, hold: Hold, at: float, started: float
-) -> Call:
-    """Draw who answers."""
-    return Call(
+def _route(caller: Caller, ask: Ask, *, at: float, started: float) -> tuple[Call, RouteEntry | None]:
+    """Find the call's workload and draw who answers."""
+    mark = fingerprint(ask)
+    entry = caller.tenant.routes.get(mark)
+    call = Call(
         id=make_call_id(at=at, entropy=os.urandom(10)),
         caller=caller,
         ask=ask,
         fingerprint=mark,
         workload_id=entry.workload_id if entry else None,
         route=_choose(caller, ask, entry),
-        hold=hold,
+        hold=Hold(),
         at=at,
         started=started,
     )
+    return call, entry
 
 
 def _choose(caller: Caller, ask: Ask, entry: RouteEntry | None) -> Route:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
+from secrets import token_hex
 
 import aiohttp
 
@@ -58,6 +59,7 @@ class Running:
             task.cancel()
         await self.gateway.teachers.close()
         await self.gateway.students.http.close()
+        await self.gateway.limits.close()
         if self.counters:
             await self.counters.close()
         self.spool.close()
@@ -101,7 +103,7 @@ def start(settings: Settings, *, post: Post | None = None) -> Running:
     snapshots = SnapshotFile(settings.snapshot_file, key=settings.snapshot_key)
     snapshots.refresh()
     spool = Spool(settings.spool_dir, segment_bytes=SEGMENT_BYTES, max_bytes=settings.spool_max_bytes)
-    counters = SharedCounters(settings.counters_url, patience=COUNT_SECONDS) if settings.counters_url else None
+    counters = _counters(settings)
     metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots))
     gateway = Gateway(
         snapshots=snapshots,
@@ -119,9 +121,15 @@ def start(settings: Settings, *, post: Post | None = None) -> Running:
         max_passed_bytes=settings.max_passed_bytes,
     )
     siblings = Siblings(post.directory, post.number, render=metrics.render) if post else None
-    watches = (snapshots.watch(), siblings.watch()) if siblings else (snapshots.watch(),)
+    watches = [snapshots.watch(), gateway.limits.tend(), *([siblings.watch()] if siblings else [])]
     tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
     return Running(gateway=gateway, spool=spool, tasks=tasks, siblings=siblings, counters=counters)
+
+
+def _counters(settings: Settings) -> SharedCounters | None:
+    if not settings.counters_url:
+        return None
+    return SharedCounters(settings.counters_url, process=token_hex(8), patience=COUNT_SECONDS)
 
 
 def _teachers(settings: Settings, metrics: Metrics) -> Teachers:

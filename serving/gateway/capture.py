@@ -4,7 +4,7 @@ import hmac
 import logging
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
 
@@ -12,16 +12,17 @@ from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Usage, body_conte
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
 from ingestion.spool import UnableToRecord
-from serving.core.estimate import estimate_usage
+from serving.core.estimate import CHARS_PER_TOKEN, estimate_usage
+from serving.core.limits import most_input
 from serving.core.routing import Route
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
-from serving.gateway.limits import NO_HOLD, Hold
+from serving.gateway.limits import LONGEST_MODEL, Hold
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
 
-LONGEST_MODEL = 120  # characters of a model's name: a provider may call itself what it likes
+SENT = frozenset({499, 504})  # no answer came, but the provider may have worked on one
 MOST_CAPTURED = 32_000_000  # bytes of an answer that are read; more passes through unread
 MOST_PASSED_KEPT = 1_000_000  # bytes of a body that passed through and is kept: nobody learns from a longer one
 
@@ -48,7 +49,7 @@ class Call:
     route: Route
     at: float
     started: float
-    hold: Hold = NO_HOLD  # what it has set aside of the tenant's limits
+    hold: Hold = field(default_factory=Hold)  # what it has set aside of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
 
@@ -64,6 +65,7 @@ class Outcome:
     usage: Usage
     estimated: bool
     first_byte_ms: float
+    written: int = 0  # tokens of all that was written, by length; of a stream without the events around it
 
 
 class Recorder:
@@ -79,7 +81,7 @@ class Recorder:
         seconds = time.perf_counter() - call.started
         record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
         model = record.answered_model or record.asked_model
-        call.hold.settle(outcome.usage, model=model, paid=record.arm != Arm.STUDENT)
+        call.hold.settle(_use(call, outcome), model=model, paid=record.arm != Arm.STUDENT)
         try:
             self._spool.append(record)
             self._failing = False
@@ -178,7 +180,16 @@ class Capture:
             usage=usage,
             estimated=estimated,
             first_byte_ms=self._first_byte_ms,
+            written=self._written(),
         )
+
+    def _written(self) -> int:
+        """By all that passed where what it says is not known."""
+        if self._reader is None:
+            size = self._size if self._call.understood else 0  # a file, a list, a voice: no tokens
+        else:
+            size = self._size if self._reader.broken else self._reader.output_chars
+        return -(-size // CHARS_PER_TOKEN)
 
     def _is_to_be_kept(self, body: bytes | None) -> bool:
         """Of what passes through, only what answers a request that was read: else an erasure could not find it."""
@@ -280,6 +291,21 @@ def _usage(call: Call, answer: Answer | None, *, status: int) -> tuple[Usage, bo
     if status != 200 or not call.understood:
         return Usage(input_tokens=0, output_tokens=0), False
     return estimate_usage(call.ask, answer), True
+
+
+def _use(call: Call, outcome: Outcome) -> Usage | None:
+    """What counts for limits; None where nobody can say. More than an estimate in the log, so that no way of asking is
+    a way past a limit: there, what was sent and what came back count by their length.
+    """
+    told = outcome.answer is not None and outcome.answer.usage is not None
+    if told:
+        return outcome.usage
+    if outcome.status in SENT or (outcome.status == 200 and call.ask.tied and not told):
+        return None
+    if outcome.status != 200 or not (call.understood or outcome.written):
+        return Usage(input_tokens=0, output_tokens=0)
+    written = max(outcome.usage.output_tokens, outcome.written)
+    return Usage(input_tokens=most_input(call.ask), output_tokens=written)
 
 
 def _hide_subject(key: bytes, subject: str | None) -> str:

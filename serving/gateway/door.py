@@ -31,6 +31,7 @@ class Door:
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._listening)
+        self._listening.close()
 
     def _open(self) -> None:
         self._loop.add_reader(self._listening, self._take_one)

@@ -14,13 +14,14 @@ from urllib.parse import unquote_to_bytes
 
 from ingestion.core.calls import Arm
 from ingestion.core.dialects import parse_passing_ask
+from serving.core.limits import Measure
 from serving.core.routing import Route
 from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
-from serving.gateway.limits import NO_HOLD, Hold
-from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large
+from serving.gateway.limits import Hold
+from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large, unmeasured
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Body, Reply
 from serving.gateway.wire import Departure, Message, Receive, Request, make_call_id
@@ -31,6 +32,8 @@ UNRECORDED = frozenset({"GET", "HEAD"})
 REPEATABLE = frozenset({"/v1/completions", "/v1/embeddings", "/v1/messages/count_tokens", "/v1/moderations"})
 # They answer with an object that is there already, and repeat what it has used.
 ON_WHAT_IS_KEPT = ("/v1/chat/completions/", "/v1/responses/")
+# What they use is told elsewhere and later, or not in tokens at all.
+UNMEASURED = ("/v1/batches", "/v1/messages/batches", "/v1/fine_tuning", "/v1/videos", "/v1/evals", "/v1/containers")
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
 SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one at the provider
@@ -63,9 +66,12 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
         raise too_large(limit)
     kept = min(gateway.max_body_bytes, MOST_PASSED_KEPT) if _may_be_json(fields.get(b"content-type", b"")) else 0
     recorded = method not in UNRECORDED
-    held = await gateway.limits.hold_unread(caller, request.dialect, snapshot) if recorded else NO_HOLD
+    hold = Hold()
+    if recorded:
+        _check_measured(request, caller)
+        await gateway.limits.hold_unread(hold, caller, request.dialect, snapshot=snapshot)
     uplink = Uplink(request.receive, limit=limit, kept=kept, announced=announced)
-    with held as hold, uplink:
+    with hold, uplink:
         passage = Passage(request, method, caller, uplink, gateway)
         if recorded:
             call_id = make_call_id(at=at, entropy=os.urandom(10))
@@ -73,6 +79,13 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
         else:
             await passage.unrecorded()
     gateway.metrics.departed += uplink.left
+
+
+def _check_measured(request: Request, caller: Caller) -> None:
+    """Raise Refused for what is charged without our seeing it, where the tenant limits its tokens or its money."""
+    held = any(limit.measure != Measure.REQUESTS for limit in caller.tenant.limits)
+    if held and request.target.startswith(UNMEASURED):
+        raise unmeasured()
 
 
 class BrokenOff(ConnectionAbortedError):

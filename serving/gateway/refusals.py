@@ -107,13 +107,22 @@ def too_many_in_flight(most: int) -> Refused:
 def limit_reached(limit: LimitEntry, dialect: Dialect, *, left: int, ends: float, now: float) -> Refused:
     """429: a limit that the tenant set itself. `left` is in its unit, `ends` and `now` are seconds since the epoch."""
     seconds = max(1, math.ceil(ends - now))
+    used_up = left <= limit.amount // 50
+    if not used_up:  # it is held by calls under way, of which some will give it back
+        seconds = min(seconds, 30)
     scope = "this key" if limit.key_id else "this workload" if limit.workload_id else "this tenant"
     message = f"The limit of {shown(limit)} a {limit.window} on {scope} leaves no room for this call."
     refused = Refused(429, "rate_limit_error", message, retry_after=seconds)
     refused.extra = _limit_headers(limit, dialect, left=left, ends=ends, seconds=seconds)
-    if limit.window != Window.MINUTE:
+    if used_up and limit.window != Window.MINUTE:
         refused.extra.append((b"x-should-retry", b"false"))  # the SDKs would sit out minutes, and try in vain
     return refused
+
+
+def unmeasured() -> Refused:
+    """403: nobody could hold this to the tenant's limits."""
+    message = "This is charged without our seeing it, and this tenant limits its tokens or its spend."
+    return Refused(403, "permission_error", message)
 
 
 def _limit_headers(limit: LimitEntry, dialect: Dialect, *, left: int, ends: float, seconds: int) -> Headers:

@@ -5,14 +5,15 @@ import logging
 import signal
 import socket
 import sys
+import time
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.gateway.app import App
 from serving.gateway.door import Door
 from serving.gateway.post import Post
+from serving.gateway.protocol import Connection
 from serving.gateway.settings import Settings
 
 DRAIN_SECONDS = 30.0  # after SIGTERM: how long calls in flight may still take
@@ -32,7 +33,7 @@ def server_config(settings: Settings, app: App) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -56,7 +57,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, *, patience: float, post: Post | None = None) -> None:
         super().__init__(config)
-        self._seconds = DRAIN_SECONDS
+        self._until = float("inf")  # by the monotonic clock, when calls in flight are cut
         self._patience = patience
         self._post = post
         self._door: Door | None = None
@@ -80,7 +81,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     def _make_protocol(self) -> asyncio.Protocol:
-        return HttpToolsProtocol(self.config, self.server_state, self.lifespan.state)
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: tell the supervisor once that calls can be answered. Gives whether to stop."""
@@ -90,7 +91,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT; a second SIGINT cuts everything."""
-        self._seconds = DRAIN_SECONDS
+        self._until = time.monotonic() + DRAIN_SECONDS
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,23 +101,19 @@ class Server(uvicorn.Server):
         if self._door is not None:
             self._door.close()
         self._ask_to_leave()
-        started = asyncio.get_running_loop().time()
-        while self.server_state.connections and not self.force_exit:
-            waited = asyncio.get_running_loop().time() - started
-            if waited > self._seconds:
-                break
-            if waited > LAST_CALLS_SECONDS:
-                self._close_unused()
+        started = time.monotonic()
+        while self.server_state.connections and not self.force_exit and time.monotonic() < self._until:
+            self._close_unused(started)
             await asyncio.sleep(LOOK_EVERY)
         await super().shutdown(sockets=sockets)
 
     def _take_time(self) -> None:
-        self._seconds = self._patience
+        self._until = time.monotonic() + self._patience
         self.should_exit = True
 
     def _hurry(self) -> None:
         logger.error("the supervisor is gone: stopping")
-        self._seconds = DRAIN_SECONDS
+        self._until = time.monotonic() + DRAIN_SECONDS
         self.should_exit = True
 
     def _is_ready(self) -> bool:
@@ -129,10 +126,12 @@ class Server(uvicorn.Server):
             if connection.cycle is not None and not connection.cycle.response_started:
                 connection.cycle.keep_alive = False
 
-    def _close_unused(self) -> None:
+    def _close_unused(self, since: float) -> None:
+        now = time.monotonic()
         for connection in self._connections():
-            if connection.cycle is None or connection.cycle.response_complete:
+            unused = connection.cycle is None or connection.cycle.response_complete
+            if unused and now - max(since, connection.unused_since) > LAST_CALLS_SECONDS:
                 connection.shutdown()
 
-    def _connections(self) -> list[HttpToolsProtocol]:
-        return [found for found in self.server_state.connections if isinstance(found, HttpToolsProtocol)]
+    def _connections(self) -> list[Connection]:
+        return [found for found in self.server_state.connections if isinstance(found, Connection)]

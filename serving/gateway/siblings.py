@@ -5,6 +5,7 @@ until another takes its place in the row, so that what it counted last is not lo
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,8 @@ class Siblings(Collector):
     async def watch(self) -> None:
         """Publish for ever."""
         while True:
-            self.publish()
+            with contextlib.suppress(OSError):  # a full disk: the page is as old as it is
+                self.publish()
             await asyncio.sleep(PUBLISH_SECONDS)
 
     def publish(self) -> None:

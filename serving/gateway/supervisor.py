@@ -2,7 +2,8 @@
 
 All accept from one listening socket, which stays open whoever comes and goes: a connection that nobody has taken yet
 waits for the next process (with a socket each, those that wait on a socket that is closed would be lost). A process is
-started as a program, not forked, so that after a SIGHUP new code and new settings are in force.
+started as a program, not forked, so that after a SIGHUP new code is in force (settings are the supervisor's own, as it
+was started with them).
 """
 
 import asyncio
@@ -61,6 +62,7 @@ class Supervisor:
         self._processes = processes
         self._program = program
         self._workers: set[Worker] = set()
+        self._numbers: set[int] = set()
         self._watches: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._renew = asyncio.Event()
@@ -78,18 +80,25 @@ class Supervisor:
                 await self._start(kept=True)
             renewing = asyncio.create_task(self._renew_when_told())
             await self._stop.wait()
+            self._listening.close()  # who calls from now on is refused, and not left waiting for nobody
             renewing.cancel()
             await self._end()
 
     async def _start(self, *, kept: bool) -> Worker:
-        taken = {worker.number for worker in self._workers}
+        number = next(free for free in count() if free not in self._numbers)
+        self._numbers.add(number)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        post = Post(self._listening, theirs, next(n for n in count() if n not in taken), self._directory)
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._program, *post.arguments(), pass_fds=(self._listening.fileno(), theirs.fileno())
-            )
+        post = Post(self._listening, theirs, number, self._directory)
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *self._program, *post.arguments(), pass_fds=(self._listening.fileno(), theirs.fileno())
+                )
+        except OSError:
+            self._numbers.discard(number)
+            ours.close()
+            raise
         worker = Worker(post.number, process, ours, born=asyncio.get_running_loop().time(), kept=kept)
         self._workers.add(worker)
         if self._stop.is_set():
@@ -103,16 +112,28 @@ class Supervisor:
         """Wait for its end, and start another if it was not told to."""
         code = await worker.process.wait()
         self._workers.discard(worker)
+        self._numbers.discard(worker.number)
         worker.line.close()
         if not worker.kept or self._stop.is_set():
             return
         lived = asyncio.get_running_loop().time() - worker.born
         self._pause = FIRST_PAUSE if lived > STEADY_SECONDS else min(2 * self._pause, LONGEST_PAUSE)
         logger.error("gateway process %d ended by itself (%d): another starts", worker.number, code)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), self._pause)
-        if not self._stop.is_set():
-            await self._start(kept=True)
+        await self._replace()
+
+    async def _replace(self) -> None:
+        """Start another after a pause, and another pause where none can be started."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self._pause)
+            if self._stop.is_set():
+                return
+            try:
+                await self._start(kept=True)
+                return
+            except OSError as error:
+                self._pause = min(2 * self._pause, LONGEST_PAUSE)
+                logger.error("no gateway process can be started: %s", error.strerror)
 
     async def _renew_when_told(self) -> None:
         while True:
@@ -123,8 +144,12 @@ class Supervisor:
     async def _renew_all(self) -> None:
         """One after the other, so that as many as ever can answer at any moment."""
         for old in [worker for worker in self._workers if worker.kept]:
-            new = await self._start(kept=False)
-            if not await new.is_ready():
+            try:
+                new = await self._start(kept=False)
+            except OSError as error:
+                logger.error("no gateway process can be started, the old ones stay: %s", error.strerror)
+                return
+            if not await new.is_ready() or new not in self._workers:
                 new.leave(signal.SIGKILL)
                 logger.error("a new gateway process cannot answer calls: the old ones stay")
                 return

@@ -2,9 +2,9 @@
 
 `gpt-*`, `claude-*`: answers. `moved`: redirects. `delay-MS`: answers late. `rate-limited`, `overloaded`, `failing`,
 `unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
-streams until the caller leaves. `silent`: never answers. `uncounted`: no usage. `zipped`: gzip though asked not to.
-`long-header`: echoes 20 kB in a header. `never-done`: a stream without its last event. `busy-SECONDS`: refuses every
-other call, to be asked again after that.
+streams until the caller leaves; `flood` as fast as it can. `silent`: never answers. `uncounted`: no usage. `zipped`:
+gzip though asked not to. `long-header`: echoes 20 kB in a header. `never-done`: a stream without its last event.
+`busy-SECONDS`: refuses every other call, to be asked again after that.
 """
 
 import asyncio
@@ -136,9 +136,11 @@ class Teacher:
                 events = events[:-1]
             elif model == "endless":
                 events = events[:2] * 10_000
+            elif model == "flood":
+                events = [*events[:1], *[b": " + b"x" * 65_000 + b"\n\n"] * 2000]
             for event in events:
                 await send({"type": "http.response.body", "body": event, "more_body": True})
-                await asyncio.wait([gone], timeout=0.002)
+                await asyncio.wait([gone], timeout=0 if model == "flood" else 0.002)
                 if gone.done():
                     self.left += 1
                     return

@@ -94,9 +94,9 @@ def test_a_dated_model_costs_what_its_listed_name_does_and_an_unknown_one_what_t
 def test_a_limit_holds_for_its_own_key_and_workload_alone():
     everyone, of_key, of_task = limit(id="a"), limit(id="b", key_id="k"), limit(id="c", workload_id="w")
     found = lambda key, task: [one.id for one in limits_on([everyone, of_key, of_task], key_id=key, workload_id=task)]  # noqa: E731
-    assert found("k", "w") == ["a", "b", "c"]
+    assert found("k", "w") == ["b", "c", "a"]  # the tenant's own last
     assert found("other", None) == ["a"]
-    assert found("k", "other") == ["a", "b"]
+    assert found("k", "other") == ["b", "a"]
 
 
 @pytest.mark.parametrize(
