@@ -6,7 +6,7 @@ FAST := -m "not engine" -n 3 --dist worksteal
 COUNTED := --cov --cov-report=
 unexport PYTHONDONTWRITEBYTECODE  # where it is set, each of a hundred processes compiles its packages anew
 
-.PHONY: help install demo up test cover covered sure bench replay lock
+.PHONY: help install demo up test cover covered sure bench chaos replay lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ replay: install ## FILE=… ARGS="--alpha 0.05 --delta 0.1 --student head"
 bench: install ## speed and memory, measured side by side
 	@$(PY) -m bench.gateway
 	@$(PY) -m bench.engine
+
+chaos: install ## kill PostgreSQL, gateway and Valkey under load; 0 if no call was lost or doubled
+	@$(PY) -m bench.chaos
 
 lock: install ## resolve pyproject.toml into requirements.lock again
 	@$(PY) deploy/lock.py

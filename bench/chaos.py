@@ -7,6 +7,7 @@ call while the database was away must have been answered, and the log must be wh
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
 import aiohttp
 import psycopg
@@ -98,6 +100,10 @@ class Parts:
         self.house.start(processes.feed())
         self.start_gateway()
         self.house.wait_ready("teacher")
+        ready = 0
+        while ready < 20:  # whichever of its processes is asked: the feed has just written the first snapshot
+            ready = ready + 1 if self._is_ready() else 0
+            time.sleep(0.1)
         return key
 
     def start_gateway(self) -> None:
@@ -137,6 +143,13 @@ class Parts:
         if (self._state / "postgres" / "postmaster.pid").exists():
             os.kill(self._postmaster(), signal.SIGQUIT)
 
+    def _is_ready(self) -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.ports.gateway}/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
     def _postmaster(self) -> int:
         return int((self._state / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
@@ -171,11 +184,11 @@ async def call(http: aiohttp.ClientSession, parts: Parts, tally: Tally) -> None:
     try:
         url = f"http://127.0.0.1:{parts.ports.gateway}/v1/chat/completions"
         async with http.post(url, json={**BODY, "stream": streams}) as answer:
-            await answer.read()
+            body = await answer.read()
             if answer.status == 200:
                 tally.answered.append(answer.headers["x-understudy-call"])
                 return
-            why = str(answer.status)
+            why = f"{answer.status} {json.loads(body)['error']['message']}"
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         why = type(error).__name__
     tally.failed[why] += 1

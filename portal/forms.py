@@ -109,7 +109,7 @@ class OneOfOurs(forms.ModelChoiceField):  # type: ignore[type-arg]  # which it d
 class LimitForm(forms.Form):
     """A limit to set."""
 
-    measure = forms.ChoiceField(label="Of", choices=MEASURES)
+    measure = forms.ChoiceField(label="What is limited", choices=MEASURES)
     amount = forms.DecimalField(max_digits=25, decimal_places=9, help_text="Requests, tokens, or US dollars.")
     window = forms.ChoiceField(label="In each", choices=WINDOWS, help_text="Of the calendar, in UTC.")
     key = OneOfOurs(empty_label="All keys")

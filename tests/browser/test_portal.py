@@ -146,6 +146,16 @@ def test_a_person_signs_up_makes_a_key_and_finds_their_way(portal, page, scheme)
     page.click("text=Yes, hold")
     assert "On hold" in page.inner_text(".flash")
     shoot(page, f"{scheme}-held")
+    page.goto(f"{portal}/limits")
+    page.fill("[name=amount]", "500")
+    page.click("button:has-text('Set the limit')")
+    page.select_option("[name=measure]", "requests")
+    page.fill("[name=amount]", "60")
+    page.select_option("[name=window]", "minute")
+    page.select_option("[name=key]", index=1)
+    page.click("button:has-text('Set the limit')")
+    assert "$500.00 a month" in page.inner_text("table")
+    shoot(page, f"{scheme}-limits")
     for name, path in {
         "calls": "/calls",
         "call": f"/calls/{world.call}",
@@ -178,6 +188,7 @@ def test_the_pages_fit_a_telephone(portal, page, scheme):
         "overview": "/",
         "workload": f"/workloads/{world.workload}",
         "calls": "/calls",
+        "limits": "/limits",
         "settings": "/settings",
     }.items():
         page.goto(portal + path)
