@@ -2,7 +2,8 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 ARGS ?=
-FAST := -m "not engine" -n 3 --dist worksteal
+ENGINE := tests/serving/engine  # apart: to import vLLM takes half a minute, and each of three would
+FAST := -m "not engine" --ignore=$(ENGINE) -n 3 --dist worksteal
 COUNTED := --cov --cov-report=
 unexport PYTHONDONTWRITEBYTECODE  # where it is set, each of a hundred processes compiles its packages anew
 
@@ -22,11 +23,13 @@ up: install ## start every process on this machine
 
 test: install ## all tests, on real PostgreSQL, Valkey, Celery, HTTP and vLLM; ARGS="-k ramp" for some of them
 	@$(PY) -m pytest $(or $(ARGS),$(FAST) $(if $(CI),$(COUNTED)))
-	@$(if $(ARGS),,$(PY) -m pytest -m engine)
+	@$(if $(ARGS),,$(PY) -m pytest $(ENGINE) $(if $(CI),$(COUNTED) --cov-append))
+	@$(if $(ARGS),,$(PY) -m pytest -m engine tests/journeys)
 	@$(if $(ARGS),,$(if $(CI),$(MAKE) --no-print-directory covered))
 
 cover: install ## branch coverage: 85 % of everything, 95 % of every core; CI holds both
 	@$(PY) -m pytest $(FAST) $(COUNTED)
+	@$(PY) -m pytest $(ENGINE) $(COUNTED) --cov-append
 	@$(MAKE) --no-print-directory covered
 
 covered:

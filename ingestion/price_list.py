@@ -75,6 +75,8 @@ def _midnight(day: date) -> datetime:
 def _rates(prices: ModelPrice) -> Rates | None:
     """None for what is not sold by the token. Without a price of their own, cached tokens cost what fresh ones do."""
     fresh, output = _base(prices.input_mtok), _base(prices.output_mtok)
+    if output is None and prices.output_audio_mtok is None and prices.requests_kcount is None:
+        output = Decimal(0)  # an embedding's: nothing is written
     if fresh is None or output is None:
         return None
     cached, write = _base(prices.cache_read_mtok), _base(prices.cache_write_mtok)

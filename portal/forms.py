@@ -111,7 +111,7 @@ class LimitForm(forms.Form):
 
     measure = forms.ChoiceField(label="What is limited", choices=MEASURES)
     amount = forms.DecimalField(max_digits=25, decimal_places=9, help_text="Requests, tokens, or US dollars.")
-    window = forms.ChoiceField(label="In each", choices=WINDOWS, help_text="Of the calendar, in UTC.")
+    window = forms.ChoiceField(label="Per", choices=WINDOWS, help_text="Of the calendar, in UTC.")
     key = OneOfOurs(empty_label="All keys")
     workload = OneOfOurs(empty_label="All workloads")
 

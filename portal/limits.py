@@ -28,7 +28,8 @@ def make_limit(request: PortalRequest) -> HttpResponse:
     try:
         set_limit(**form.cleaned_data, actor=request.member.actor, now=utc_now())
     except UnableToLimit as error:
-        form.add_error("amount", f"{error}".capitalize() + ".")
+        said = f"{error}"
+        form.add_error(None, f"{said[:1].upper()}{said[1:]}.")
         return _show_limits(request, form=form, status=400)
     messages.success(request, "The limit holds within seconds.")
     return redirect("portal:limits")

@@ -71,11 +71,11 @@ class UnableToCount(Exception):
 class Step:
     """What a process tells a counter, and asks of it, in the limit's unit.
 
-    It holds `held` in all. It takes `need`, or nothing; besides `ahead`, as far as that is left, or `lease`, as far as
-    `floor` of the `amount` stays. `until` is when the counter may go, in seconds since the epoch.
+    It has `taken` so much in all. It takes `need`, or nothing; besides the more of `ahead`, as far as that is left, and
+    `lease`, as far as `floor` of the `amount` stays. `until` is when the counter may go, in seconds since the epoch.
     """
 
-    held: int
+    taken: int
     amount: int
     floor: int
     until: int
@@ -126,7 +126,7 @@ class SharedCounters:
 
     async def step(self, name: str, step: Step) -> Taken:
         """Tell what this process holds in all, and take more. Raises UnableToCount."""
-        values = (step.held, step.need, step.ahead, step.lease, step.amount, step.floor, step.until)
+        values = (step.taken, step.need, step.ahead, step.lease, step.amount, step.floor, step.until)
         with _told_plainly():
             granted, used = await self._valkey.eval(STEP, 1, name, self._process, *map(str, values))
         return Taken(int(granted) if int(granted) >= 0 else None, int(used))

@@ -54,13 +54,15 @@ def set_limit(
     limit, _ = Limit.objects.update_or_create(
         **of_kind, defaults={"amount": amount, "set_at": now, "period": "", "used": 0, "told_share": 0, "read_at": None}
     )
-    record_event("limit.set", now=now, subject_id=limit.id, actor=actor, amount=str(amount), **_told(limit))
+    record_event(
+        "limit.set", now=now, subject_id=limit.id, actor=actor, amount=f"{amount.normalize():f}", **_told(limit)
+    )
     return limit
 
 
 def _check_amount(measure: str, amount: Decimal) -> None:
     if amount <= 0:
-        raise UnableToLimit("a limit is above nothing; to let no call through, revoke the key")
+        raise UnableToLimit("a limit must be more than 0; to let no call through, revoke the key")
     whole = amount * BILLIONTHS if measure == Measure.SPEND else amount
     if whole != int(whole):
         raise UnableToLimit("requests and tokens are whole numbers, and dollars have nine decimals at most")
@@ -107,7 +109,7 @@ def watch_limits(tenant_id: UUID, *, now: datetime) -> int:
 def _logged(limit: Limit, period: Period) -> int:
     """What the calls of the log took, in the counter's unit."""
     begins, ends = datetime.fromtimestamp(period.begins, UTC), datetime.fromtimestamp(period.ends, UTC)
-    calls = Call.objects.filter(at__gte=begins, at__lt=ends)
+    calls = Call.objects.filter(at__gte=begins, at__lt=ends, currency="USD")
     if limit.key_id:
         calls = calls.filter(key_id=limit.key_id)
     if limit.workload_id:

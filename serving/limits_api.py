@@ -4,7 +4,6 @@ To set or remove one takes `Right.MANAGE_LIMITS`, which no key has: a leaked one
 """
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -43,9 +42,10 @@ class LimitSerializer(serializers.ModelSerializer[Limit]):
         )
         read_only_fields = fields
 
-    def get_used(self, limit: Limit) -> Decimal | None:
-        """In this window."""
-        return standing(limit, utc_now())[0]
+    def get_used(self, limit: Limit) -> str | None:
+        """In this window, as a decimal number."""
+        used = standing(limit, utc_now())[0]
+        return None if used is None else f"{used:f}"
 
     def get_ends_at(self, limit: Limit) -> datetime:
         """When this window ends."""

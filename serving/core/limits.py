@@ -66,7 +66,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a call takes from limits, by measure; `spend` is None where nothing is known of the price."""
+    """What a call takes from limits, by measure; `spend` is in billionths, 0 where the provider has no price at all."""
 
     requests: int
     tokens: int
@@ -116,11 +116,12 @@ def most_input(ask: Ask) -> int:
 
     A picture's bytes say nothing of its tokens: there the texts are counted, and `MEDIA` for what is beside them.
     """
+    kept = TIED if ask.tied else 0
     if not any(message.has_media for message in ask.messages):
-        return len(ask.raw) // BYTES_PER_TOKEN + 1 + (TIED if ask.tied else 0)
+        return kept + len(ask.raw) // BYTES_PER_TOKEN + 1
     texts = sum(len(message.text.encode("utf-8", "surrogatepass")) for message in ask.messages)
     texts += sum(len(tool.name) + len(tool.schema) for tool in ask.tools) + len(ask.response_format or "")
-    return texts // BYTES_PER_TOKEN + MEDIA * sum(message.has_media for message in ask.messages)
+    return kept + texts // BYTES_PER_TOKEN + MEDIA * sum(message.has_media for message in ask.messages)
 
 
 def most_output(max_tokens: int | None, *, usual: int, answers: int = 1) -> int:
@@ -128,9 +129,8 @@ def most_output(max_tokens: int | None, *, usual: int, answers: int = 1) -> int:
 
     `usual` is 0 where that is not known.
     """
-    expected = usual or DEFAULT_OUTPUT
-    each = expected if max_tokens is None else min(max_tokens, expected) if usual else max_tokens
-    return min(max(1, answers), MOST_ANSWERS) * min(each, MOST_OUTPUT)
+    bounds = [tokens for tokens in (max_tokens, usual or None) if tokens is not None] or [DEFAULT_OUTPUT]
+    return min(max(1, answers), MOST_ANSWERS) * min(*bounds, MOST_OUTPUT)
 
 
 def demand(usage: Usage, rates: Rates | None) -> Demand:
@@ -143,17 +143,15 @@ def demand(usage: Usage, rates: Rates | None) -> Demand:
     )
 
 
-def find_rates(rates: Mapping[str, Rates], *, provider: str, model: str) -> Rates | None:
-    """A model's rates by its name, by the longest listed name that it begins with, or the provider's dearest.
+def find_rates(rates: Mapping[str, Rates], *, provider: str, model: str, listed_name: str | None) -> Rates | None:
+    """A model's rates by its name, by the name it is published under, if any, or the provider's dearest.
 
-    `rates` are by `provider/model`. A model that nobody has a price for must not be a way past a budget.
+    `rates` are by `provider/model`; None where the provider has none at all. A model that nobody has a price for must
+    not be a way past a budget.
     """
-    name = f"{provider}/{model}"
-    if name in rates:
-        return rates[name]
-    begun = [listed for listed in rates if name.startswith(listed + "-")]
-    if begun:
-        return rates[max(begun, key=len)]
+    for name in (model, listed_name):
+        if name is not None and (found := rates.get(f"{provider}/{name}")) is not None:
+            return found
     of_provider = [found for listed, found in rates.items() if listed.startswith(f"{provider}/")]
     return max(of_provider, key=lambda found: found.input + found.output, default=None)
 

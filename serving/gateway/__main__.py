@@ -1,6 +1,6 @@
 """`python -m serving.gateway`: GATEWAY_PROCESSES gateway processes on one port, one for each core that it is given.
 
-With one, this process is the gateway. With more it is their supervisor, and starts each with a post (`post.py`).
+With one, this process is the gateway. With more it is their supervisor, and starts each with a slot (`slot.py`).
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from collections.abc import Sequence
 import aiohttp.http_parser
 
 from serving.gateway.app import App
-from serving.gateway.post import Post, read_post
 from serving.gateway.server import Server, server_config
 from serving.gateway.settings import Settings, UnableToStart, read_settings
+from serving.gateway.slot import Slot, read_slot
 from serving.gateway.supervisor import Supervisor, listen
 
 NAME_THREADS = "64"  # of which libuv lets half look names up at once; with its own 4, two slow names stop all others
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read the settings, check the installation, serve until told to stop. `arguments` are a post's, or none."""
+    """Read the settings, check the installation, serve until told to stop. `arguments` are a slot's, or none."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = read_settings(os.environ)
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         if settings.processes > 1 and not arguments:
             supervise(settings)
         else:
-            serve(settings, read_post(arguments) if arguments else None)
+            serve(settings, read_slot(arguments) if arguments else None)
     except UnableToStart as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2
@@ -50,15 +50,14 @@ def supervise(settings: Settings) -> None:
         asyncio.run(Supervisor(listening, processes=settings.processes).run())
 
 
-def serve(settings: Settings, post: Post | None) -> None:
+def serve(settings: Settings, slot: Slot | None) -> None:
     """Be one gateway process."""
     os.environ.setdefault("UV_THREADPOOL_SIZE", NAME_THREADS)  # read at the first lookup
     spare_collector()
-    app = App(settings, post=post)
-    server = Server(server_config(settings, app), patience=settings.teacher_timeout, post=post)
-    if post is not None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that closes says it to all: the supervisor knows
-    server.run(sockets=[post.listening] if post else None)
+    app = App(settings, slot=slot)
+    server = Server(server_config(settings, app), patience=settings.teacher_timeout, slot=slot)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is the supervisor's to hear; one process alone has none
+    server.run(sockets=[slot.listening] if slot else None)
 
 
 def check_parser() -> None:

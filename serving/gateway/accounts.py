@@ -30,20 +30,29 @@ class Counters(Protocol):
 class Account:
     """One limit in one window, as this process knows it.
 
-    `held` is all that this process has taken, `spare` what of it no call has used or set aside; below zero, calls have
+    `taken` is all that this process has taken, `spare` what of it no call has used or set aside; below zero, calls have
     used more than is held. `used` is the shared counter when it was last seen, with what this process changed since.
     """
 
-    def __init__(self, limit: LimitEntry, period: Period, counters: Counters, *, name: str) -> None:
+    def __init__(
+        self,
+        limit: LimitEntry,
+        period: Period,
+        counters: Counters,
+        *,
+        name: str,
+        blindly: Callable[[], None] = lambda: None,
+    ) -> None:
         self.limit = limit
         self.period = period
         self.spare = 0
-        self.held = 0
+        self.taken = 0
         self.used = 0
         self.is_touched = False
         self._wanted = 0  # by calls that wait
         self._counters = counters
         self._name = name
+        self._blindly = blindly  # called where a call is counted by this process alone
         self._lock = asyncio.Lock()
         self._evening: asyncio.Task[None] | None = None
         self._refused = (0, 0.0)  # as much as this was, until then by the loop's clock
@@ -131,6 +140,7 @@ class Account:
             return False
         self._drop(min(0, self.spare - n))
         self.spare -= n
+        self._blindly()
         return True
 
     def _was_refused(self, n: int) -> bool:
@@ -144,17 +154,17 @@ class Account:
         self._drop(min(0, self.spare))
         amount = self.limit.amount
         until = int(self.period.ends) + KEPT_SECONDS[Window(self.limit.window)]
-        step = Step(self.held, amount, floor_of(amount), until, need=need, ahead=ahead, lease=lease)
+        step = Step(self.taken, amount, floor_of(amount), until, need=need, ahead=ahead, lease=lease)
         taken = await self._counters.step(self._name, step)
-        self.used = taken.used + self.held - step.held  # of what was taken blindly meanwhile it knows nothing yet
-        self.held += taken.granted or 0
+        self.used = taken.used + self.taken - step.taken  # of what was taken blindly meanwhile it knows nothing yet
+        self.taken += taken.granted or 0
         self.spare += taken.granted or 0
         return taken.granted is not None
 
     def _drop(self, n: int) -> None:
         """Hold `n` less, all of it spare; less than nothing: so much more."""
         self.spare -= n
-        self.held -= n
+        self.taken -= n
         self.used -= n
 
     def _even_out(self) -> None:

@@ -14,7 +14,7 @@ from serving.core.snapshot import RouteEntry, Snapshot
 from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
-from serving.gateway.limits import BUT_MONEY, MONEY, Hold, Limits
+from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large
 from serving.gateway.relay import relay
@@ -45,8 +45,8 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
     caller = authenticate(fields, request.dialect, snapshot)
     ask = await _read_ask(request, announced=fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
     call, entry = _route(caller, ask, at=at, started=started)
-    with call.hold as hold, Departure(request.receive) as departure:
-        limit = partial(gateway.limits.hold, hold, caller, ask, entry, snapshot=snapshot_in_force(gateway))
+    with call.reservation as reservation, Departure(request.receive) as departure:
+        limit = partial(gateway.limits.reserve, reservation, caller, ask, entry, snapshot=snapshot_in_force(gateway))
         if call.route.arm is not Arm.STUDENT:
             await limit()
             await _answer_by_teacher(call, NOT_TRIED, request=request, gateway=gateway)
@@ -90,7 +90,7 @@ def _route(caller: Caller, ask: Ask, *, at: float, started: float) -> tuple[Call
         fingerprint=mark,
         workload_id=entry.workload_id if entry else None,
         route=_choose(caller, ask, entry),
-        hold=Hold(),
+        reservation=Reservation(),
         at=at,
         started=started,
     )

@@ -18,10 +18,10 @@ from serving.gateway.limits import Limits
 from serving.gateway.metrics import Metrics
 from serving.gateway.pass_through import may_pass, pass_through
 from serving.gateway.pool import PooledUpstream
-from serving.gateway.post import Post
 from serving.gateway.refusals import Refused, loop, no_such_path, no_upgrade, our_fault
 from serving.gateway.settings import Settings
 from serving.gateway.siblings import Siblings
+from serving.gateway.slot import Slot
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
 from serving.gateway.upstream import VIA
@@ -32,7 +32,7 @@ CALLS = {
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
-COUNT_SECONDS = 0.25  # for one step at the shared counters; then a process counts by itself
+COUNT_SECONDS = 0.15  # for one step at the shared counters: less than calls wait for, so that nobody answers is seen
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
@@ -70,9 +70,9 @@ class Running:
 class App:
     """One gateway process as an ASGI application."""
 
-    def __init__(self, settings: Settings, *, post: Post | None = None) -> None:
+    def __init__(self, settings: Settings, *, slot: Slot | None = None) -> None:
         self._settings = settings
-        self._post = post
+        self._slot = slot
         self._running: Running | None = None
 
     @property
@@ -91,14 +91,14 @@ class App:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        self._running = start(self._settings, post=self._post)
+        self._running = start(self._settings, slot=self._slot)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._running.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def start(settings: Settings, *, post: Post | None = None) -> Running:
+def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     """Open what a gateway needs; it serves (with 503s) also before there is a snapshot. Needs a running loop."""
     snapshots = SnapshotFile(settings.snapshot_file, key=settings.snapshot_key)
     snapshots.refresh()
@@ -115,12 +115,12 @@ def start(settings: Settings, *, post: Post | None = None) -> Running:
             timeout=settings.student_timeout,
         ),
         recorder=Recorder(spool, metrics=metrics),
-        limits=Limits(counters),
+        limits=Limits(counters, metrics=metrics),
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
         max_passed_bytes=settings.max_passed_bytes,
     )
-    siblings = Siblings(post.directory, post.number, render=metrics.render) if post else None
+    siblings = Siblings(slot.directory, slot.number, render=metrics.render) if slot else None
     watches = [snapshots.watch(), gateway.limits.tend(), *([siblings.watch()] if siblings else [])]
     tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
     return Running(gateway=gateway, spool=spool, tasks=tasks, siblings=siblings, counters=counters)

@@ -17,7 +17,7 @@ from serving.core.limits import most_input
 from serving.core.routing import Route
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
-from serving.gateway.limits import LONGEST_MODEL, Hold
+from serving.gateway.limits import LONGEST_MODEL, Reservation
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
@@ -49,7 +49,7 @@ class Call:
     route: Route
     at: float
     started: float
-    hold: Hold = field(default_factory=Hold)  # what it has set aside of the tenant's limits
+    reservation: Reservation = field(default_factory=Reservation)  # what it has set aside of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
 
@@ -81,7 +81,7 @@ class Recorder:
         seconds = time.perf_counter() - call.started
         record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
         model = record.answered_model or record.asked_model
-        call.hold.settle(_use(call, outcome), model=model, paid=record.arm != Arm.STUDENT)
+        call.reservation.settle(_use(call, outcome), model=model, paid=record.arm != Arm.STUDENT)
         try:
             self._spool.append(record)
             self._failing = False
@@ -300,7 +300,7 @@ def _use(call: Call, outcome: Outcome) -> Usage | None:
     told = outcome.answer is not None and outcome.answer.usage is not None
     if told:
         return outcome.usage
-    if outcome.status in SENT or (outcome.status == 200 and call.ask.tied and not told):
+    if outcome.status in SENT or (outcome.status == 200 and call.ask.tied):
         return None
     if outcome.status != 200 or not (call.understood or outcome.written):
         return Usage(input_tokens=0, output_tokens=0)

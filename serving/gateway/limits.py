@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Collection
 from functools import partial
 
 from ingestion.core.calls import Ask, Dialect, Usage
 from ingestion.core.rating import Rates
+from ingestion.price_list import listed_name
 from serving.core.limits import (
     NOTHING,
     Demand,
@@ -24,6 +26,7 @@ from serving.core.snapshot import RouteEntry, Snapshot
 from serving.counters import UnableToCount, counter_name
 from serving.gateway.accounts import Account, Counters, Reach
 from serving.gateway.authenticate import Caller
+from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import limit_reached
 
 MOST_ACCOUNTS = 10_000  # beyond, those of past windows are forgotten
@@ -35,10 +38,12 @@ EVERYTHING = frozenset(Measure)
 MONEY = frozenset({Measure.SPEND})
 BUT_MONEY = EVERYTHING - MONEY
 
+logger = logging.getLogger(__name__)
+
 RatesOf = Callable[[str], Rates | None]  # by a model's name
 
 
-class Hold:
+class Reservation:
     """What one call has set aside. It is settled once, by what was used, or released as if nothing was."""
 
     def __init__(self) -> None:
@@ -55,7 +60,7 @@ class Hold:
         rates = self.rates(model) if paid and self.rates else None
         self._settle(self.reserved if usage is None else demand(usage, rates))
 
-    def __enter__(self) -> "Hold":
+    def __enter__(self) -> "Reservation":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -71,15 +76,16 @@ class Hold:
 class Limits:
     """All limits' accounts of this process. `clock` gives seconds since the epoch."""
 
-    def __init__(self, counters: Counters | None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, counters: Counters | None, *, metrics: Metrics, clock: Callable[[], float] = time.time) -> None:
         self._reach = Reach(counters)
+        self._metrics = metrics
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._rates: tuple[int, dict[tuple[str, str], Rates | None]] = (0, {})
 
-    async def hold(
+    async def reserve(
         self,
-        hold: Hold,
+        reservation: Reservation,
         caller: Caller,
         ask: Ask,
         route: RouteEntry | None,
@@ -91,16 +97,21 @@ class Limits:
         limits = _limits_of(caller, snapshot)
         if limits:
             rates = self._rates_by(snapshot, ask.dialect)
-            hold.reserved, hold.rates = _most(ask, route, rates(ask.model)), rates
+            reservation.reserved, reservation.rates = _most(ask, route, rates(ask.model)), rates
             workload_id = route.workload_id if route else None
-            await self._take(hold, limits, caller, ask.dialect, workload_id=workload_id, measures=measures)
+            await self._take(reservation, limits, caller, ask.dialect, workload_id=workload_id, measures=measures)
 
-    async def hold_unread(self, hold: Hold, caller: Caller, dialect: Dialect, *, snapshot: Snapshot) -> None:
-        """As `hold`, for what passes through: what it takes is seen afterwards, so that there must be anything left."""
+    async def reserve_unread(
+        self, reservation: Reservation, caller: Caller, dialect: Dialect, *, snapshot: Snapshot
+    ) -> None:
+        """As `reserve`, for what passes through: what it takes is seen afterwards, so there must be anything left."""
         limits = _limits_of(caller, snapshot)
         if limits:
-            hold.reserved, hold.rates = Demand(requests=1, tokens=1, spend=1), self._rates_by(snapshot, dialect)
-            await self._take(hold, limits, caller, dialect, workload_id=None, measures=EVERYTHING)
+            reservation.reserved, reservation.rates = (
+                Demand(requests=1, tokens=1, spend=1),
+                self._rates_by(snapshot, dialect),
+            )
+            await self._take(reservation, limits, caller, dialect, workload_id=None, measures=EVERYTHING)
 
     async def tend(self) -> None:
         """For ever: give back what was taken ahead and is not used, and tell a flushed counter what is held."""
@@ -109,7 +120,7 @@ class Limits:
             for account in list(self._accounts.values()):
                 if account.is_touched:
                     account.is_touched = False
-                elif account.held:
+                elif account.taken:
                     await self._hand_in(account)
 
     async def close(self) -> None:
@@ -126,7 +137,7 @@ class Limits:
 
     async def _take(
         self,
-        hold: Hold,
+        reservation: Reservation,
         limits: Collection[LimitEntry],
         caller: Caller,
         dialect: Dialect,
@@ -138,9 +149,10 @@ class Limits:
         for limit in limits_on(limits, key_id=caller.key.key_id, workload_id=workload_id):
             if limit.measure in measures:
                 account = self._account(caller.key.tenant_id, limit, now=now)
-                if not await account.take(hold.reserved.of(limit.measure)):
-                    raise limit_reached(limit, dialect, left=account.left, ends=account.period.ends, now=now)
-                hold.accounts.append(account)
+                if not await account.take(reservation.reserved.of(limit.measure)):
+                    need = reservation.reserved.of(limit.measure)
+                    raise limit_reached(limit, dialect, need=need, left=account.left, ends=account.period.ends, now=now)
+                reservation.accounts.append(account)
 
     def _account(self, tenant_id: str, limit: LimitEntry, *, now: float) -> Account:
         known = self._accounts.get(limit.id)
@@ -149,9 +161,14 @@ class Limits:
             name = counter_name(tenant_id=tenant_id, limit_id=limit.id, period=period.name)
             if len(self._accounts) >= MOST_ACCOUNTS:
                 self._accounts = {k: kept for k, kept in self._accounts.items() if now < kept.period.ends}
-            known = self._accounts[limit.id] = Account(limit, period, self._reach, name=name)
+            known = self._accounts[limit.id] = Account(limit, period, self._reach, name=name, blindly=self._note_blind)
         known.limit = limit
         return known
+
+    def _note_blind(self) -> None:
+        if not self._metrics.counted_alone:
+            logger.error("limits are counted by this process alone: the shared counters do not answer")
+        self._metrics.counted_alone += 1
 
     def _rates_by(self, snapshot: Snapshot, dialect: Dialect) -> RatesOf:
         return partial(self._rates_of, snapshot, dialect.provider)
@@ -163,7 +180,8 @@ class Limits:
             found = {}
             self._rates = (snapshot.version, found)
         if (provider, model) not in found:
-            found[provider, model] = find_rates(snapshot.rates, provider=provider, model=model)
+            published = listed_name(provider, model)
+            found[provider, model] = find_rates(snapshot.rates, provider=provider, model=model, listed_name=published)
         return found[provider, model]
 
 

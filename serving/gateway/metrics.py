@@ -49,6 +49,7 @@ class Metrics(Collector):
         self._latency: dict[str, Histogram] = {}
         self._student = Histogram()
         self.unrecorded = 0
+        self.counted_alone = 0
         self.departed = 0
         self.connections_made = 0
         self.connections_reused = 0
@@ -97,6 +98,7 @@ class Metrics(Collector):
         plain = {
             "unrecorded_calls": self.unrecorded,
             "departed_callers": self.departed,
+            "calls_counted_alone": self.counted_alone,
             "provider_connections_made": self.connections_made,
             "provider_connections_reused": self.connections_reused,
         }

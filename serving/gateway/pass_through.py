@@ -14,13 +14,13 @@ from urllib.parse import unquote_to_bytes
 
 from ingestion.core.calls import Arm
 from ingestion.core.dialects import parse_passing_ask
-from serving.core.limits import Measure
+from serving.core.limits import Measure, limits_on
 from serving.core.routing import Route
 from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
-from serving.gateway.limits import Hold
+from serving.gateway.limits import Reservation
 from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large, unmeasured
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Body, Reply
@@ -33,7 +33,10 @@ REPEATABLE = frozenset({"/v1/completions", "/v1/embeddings", "/v1/messages/count
 # They answer with an object that is there already, and repeat what it has used.
 ON_WHAT_IS_KEPT = ("/v1/chat/completions/", "/v1/responses/")
 # What they use is told elsewhere and later, or not in tokens at all.
-UNMEASURED = ("/v1/batches", "/v1/messages/batches", "/v1/fine_tuning", "/v1/videos", "/v1/evals", "/v1/containers")
+UNMEASURED = (
+    *(b"/v1/batches", b"/v1/messages/batches", b"/v1/fine_tuning", b"/v1/videos", b"/v1/evals", b"/v1/containers"),
+    *(b"/v1/threads", b"/v1/vector_stores", b"/v1/audio"),
+)
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
 SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one at the provider
@@ -66,26 +69,28 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
         raise too_large(limit)
     kept = min(gateway.max_body_bytes, MOST_PASSED_KEPT) if _may_be_json(fields.get(b"content-type", b"")) else 0
     recorded = method not in UNRECORDED
-    hold = Hold()
     if recorded:
         _check_measured(request, caller)
-        await gateway.limits.hold_unread(hold, caller, request.dialect, snapshot=snapshot)
     uplink = Uplink(request.receive, limit=limit, kept=kept, announced=announced)
-    with hold, uplink:
+    with Reservation() as reservation, uplink:
+        if recorded:
+            await gateway.limits.reserve_unread(reservation, caller, request.dialect, snapshot=snapshot)
         passage = Passage(request, method, caller, uplink, gateway)
         if recorded:
             call_id = make_call_id(at=at, entropy=os.urandom(10))
-            await passage.recorded(call_id=call_id, hold=hold, at=at, started=started)
+            await passage.recorded(call_id=call_id, reservation=reservation, at=at, started=started)
         else:
             await passage.unrecorded()
     gateway.metrics.departed += uplink.left
 
 
 def _check_measured(request: Request, caller: Caller) -> None:
-    """Raise Refused for what is charged without our seeing it, where the tenant limits its tokens or its money."""
-    held = any(limit.measure != Measure.REQUESTS for limit in caller.tenant.limits)
-    if held and request.target.startswith(UNMEASURED):
-        raise unmeasured()
+    """Raise Refused for what is charged without our seeing it, where tokens or money are limited for this caller."""
+    limits = limits_on(caller.tenant.limits, key_id=caller.key.key_id, workload_id=None)
+    if any(limit.measure != Measure.REQUESTS for limit in limits):
+        path = unquote_to_bytes(request.target.partition("?")[0]).lower()
+        if path.startswith(UNMEASURED):
+            raise unmeasured()
 
 
 class BrokenOff(ConnectionAbortedError):
@@ -191,23 +196,23 @@ class Passage:
         finally:
             reply.close()
 
-    async def recorded(self, *, call_id: str, hold: Hold, at: float, started: float) -> None:
+    async def recorded(self, *, call_id: str, reservation: Reservation, at: float, started: float) -> None:
         """However it ends, also by a caller who leaves before the provider has said anything, it is recorded once."""
         reply, capture = None, None
         try:
             reply = await self._ask()
             self._uplink.answered = True
-            capture = self._capture(call_id, hold, at, started)
+            capture = self._capture(call_id, reservation, at, started)
             await relay(reply, capture, send=self._request.send, extra=capture.headers)
         except Refused as refused:
-            capture = capture or self._capture(call_id, hold, at, started)
+            capture = capture or self._capture(call_id, reservation, at, started)
             capture.refuse(status=refused.status)
             refused.extra = capture.headers
             raise
         finally:
             if reply is not None:
                 reply.close()
-            capture = capture or self._capture(call_id, hold, at, started)
+            capture = capture or self._capture(call_id, reservation, at, started)
             if reply is None and self._uplink.refusal is not None:
                 capture.refuse(status=self._uplink.refusal.status)
             capture.keep(complete=False)
@@ -225,7 +230,7 @@ class Passage:
                 raise self._uplink.refusal from error
             raise
 
-    def _capture(self, call_id: str, hold: Hold, at: float, started: float) -> Capture:
+    def _capture(self, call_id: str, reservation: Reservation, at: float, started: float) -> Capture:
         call = Call(
             id=call_id,
             caller=self._caller,
@@ -233,7 +238,7 @@ class Passage:
             fingerprint="",
             workload_id=None,
             route=PASSED,
-            hold=hold,
+            reservation=reservation,
             at=at,
             started=started,
             understood=False,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from ingestion.core.calls import Dialect
 from ingestion.core.dialects import render_error
-from serving.core.limits import LimitEntry, Measure, Window, shown
+from serving.core.limits import LimitEntry, Measure, Window, lease_of, shown
 from serving.gateway.wire import Headers
 
 
@@ -104,14 +104,18 @@ def too_many_in_flight(most: int) -> Refused:
     return Refused(429, "rate_limit_error", message, retry_after=1)
 
 
-def limit_reached(limit: LimitEntry, dialect: Dialect, *, left: int, ends: float, now: float) -> Refused:
-    """429: a limit that the tenant set itself. `left` is in its unit, `ends` and `now` are seconds since the epoch."""
+def limit_reached(limit: LimitEntry, dialect: Dialect, *, need: int, left: int, ends: float, now: float) -> Refused:
+    """429: a limit that the tenant set itself. `need` is what was to be set aside, and `left` what there is, in the
+    limit's unit; `ends` and `now` are seconds since the epoch.
+    """
     seconds = max(1, math.ceil(ends - now))
-    used_up = left <= limit.amount // 50
+    used_up = left <= lease_of(limit.amount) or need > limit.amount
     if not used_up:  # it is held by calls under way, of which some will give it back
         seconds = min(seconds, 30)
     scope = "this key" if limit.key_id else "this workload" if limit.workload_id else "this tenant"
     message = f"The limit of {shown(limit)} a {limit.window} on {scope} leaves no room for this call."
+    if need > limit.amount:
+        message += " It may take more than all of it: a lower max_tokens would help."
     refused = Refused(429, "rate_limit_error", message, retry_after=seconds)
     refused.extra = _limit_headers(limit, dialect, left=left, ends=ends, seconds=seconds)
     if used_up and limit.window != Window.MINUTE:

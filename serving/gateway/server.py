@@ -11,10 +11,10 @@ from types import FrameType
 import uvicorn
 
 from serving.gateway.app import App
-from serving.gateway.door import Door
-from serving.gateway.post import Post
+from serving.gateway.listener import Listener
 from serving.gateway.protocol import Connection
 from serving.gateway.settings import Settings
+from serving.gateway.slot import Slot
 
 DRAIN_SECONDS = 30.0  # after SIGTERM: how long calls in flight may still take
 GIVE_UP_SECONDS = 5  # after that: how long those that are cut may take to be recorded
@@ -55,29 +55,31 @@ class Server(uvicorn.Server):
     was on its way.
     """
 
-    def __init__(self, config: uvicorn.Config, *, patience: float, post: Post | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, *, patience: float, slot: Slot | None = None) -> None:
         super().__init__(config)
         self._until = float("inf")  # by the monotonic clock, when calls in flight are cut
         self._patience = patience
-        self._post = post
-        self._door: Door | None = None
+        self._slot = slot
+        self._listener: Listener | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and hear the supervisor."""
-        if self._post is None:
+        if self._slot is None:
             await super().startup(sockets=sockets)
         else:
-            await self._share(self._post)
+            await self._share(self._slot)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._take_time)
 
-    async def _share(self, post: Post) -> None:
+    async def _share(self, slot: Slot) -> None:
         """Listen where others do too."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(CANNOT_START)
-        post.watch(left_alone=self._hurry)
+        slot.watch(left_alone=self._hurry)
         self.servers = []
-        self._door = Door(post.listening, self._make_protocol)
+        self._listener = Listener(slot.listening, self._make_protocol)
+        if slot.eager:
+            self._listener.open()
         self.started = True
 
     def _make_protocol(self) -> asyncio.Protocol:
@@ -85,8 +87,10 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: tell the supervisor once that calls can be answered. Gives whether to stop."""
-        if self._post is not None and not self._post.told_ready and self._is_ready():
-            self._post.tell_ready()
+        if self._slot is not None and not self._slot.told_ready and self._is_ready():
+            if self._listener is not None:
+                self._listener.open()
+            self._slot.tell_ready()
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -98,8 +102,8 @@ class Server(uvicorn.Server):
         """Let callers finish and leave; cut those who take too long."""
         for server in self.servers:
             server.close()
-        if self._door is not None:
-            self._door.close()
+        if self._listener is not None:
+            self._listener.close()
         self._ask_to_leave()
         started = time.monotonic()
         while self.server_state.connections and not self.force_exit and time.monotonic() < self._until:

@@ -7,6 +7,7 @@ until another takes its place in the row, so that what it counted last is not lo
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector, CollectorRegistry
 
 PUBLISH_SECONDS = 1.0
+STALE_SECONDS = 10.0
 
 
 class Siblings(Collector):
@@ -30,15 +32,15 @@ class Siblings(Collector):
     async def watch(self) -> None:
         """Publish for ever."""
         while True:
-            with contextlib.suppress(OSError):  # a full disk: the page is as old as it is
-                self.publish()
+            self.publish()
             await asyncio.sleep(PUBLISH_SECONDS)
 
     def publish(self) -> None:
         """Leave this process's page where the others find it."""
         draft = self._page.with_suffix(".new")
-        draft.write_bytes(self._render())
-        os.replace(draft, self._page)
+        with contextlib.suppress(OSError):  # a full disk: the page is as old as it is
+            draft.write_bytes(self._render())
+            os.replace(draft, self._page)
 
     def render(self) -> bytes:
         """Everybody's numbers, in Prometheus' text format."""
@@ -49,7 +51,10 @@ class Siblings(Collector):
         """What prometheus_client renders: each metric once, with the samples of every process."""
         found: dict[str, Metric] = {}
         for page in sorted(path for path in self._page.parent.iterdir() if path.name.isdigit()):
+            is_old = time.time() - page.stat().st_mtime > STALE_SECONDS
             for metric in text_string_to_metric_families(page.read_text()):
+                if is_old and metric.type == "gauge":
+                    continue  # of a process that has ended: what it counted still counts, what it was no longer is
                 known = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
                 known.samples += [
                     sample._replace(labels={**sample.labels, "process": page.name}) for sample in metric.samples

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from serving.gateway.post import Post
+from serving.gateway.slot import Slot
 
 PROGRAM = (sys.executable, "-m", "serving.gateway")
 BACKLOG = 4096
@@ -77,29 +77,29 @@ class Supervisor:
         with tempfile.TemporaryDirectory(prefix="understudy-gateway-") as directory:
             self._directory = Path(directory)
             for _ in range(self._processes):
-                await self._start(kept=True)
+                await self._start(kept=True, eager=True)
             renewing = asyncio.create_task(self._renew_when_told())
             await self._stop.wait()
             self._listening.close()  # who calls from now on is refused, and not left waiting for nobody
             renewing.cancel()
             await self._end()
 
-    async def _start(self, *, kept: bool) -> Worker:
+    async def _start(self, *, kept: bool, eager: bool = False) -> Worker:
         number = next(free for free in count() if free not in self._numbers)
         self._numbers.add(number)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        post = Post(self._listening, theirs, number, self._directory)
+        slot = Slot(self._listening, theirs, number, self._directory, eager)
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *self._program, *post.arguments(), pass_fds=(self._listening.fileno(), theirs.fileno())
+                    *self._program, *slot.arguments(), pass_fds=(self._listening.fileno(), theirs.fileno())
                 )
         except OSError:
             self._numbers.discard(number)
             ours.close()
             raise
-        worker = Worker(post.number, process, ours, born=asyncio.get_running_loop().time(), kept=kept)
+        worker = Worker(slot.number, process, ours, born=asyncio.get_running_loop().time(), kept=kept)
         self._workers.add(worker)
         if self._stop.is_set():
             worker.leave(signal.SIGTERM)

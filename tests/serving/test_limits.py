@@ -97,7 +97,7 @@ def test_a_limit_of_the_same_kind_takes_the_place_of_the_older_one_and_both_are_
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"amount": Decimal(0)}, "above nothing"),
+        ({"amount": Decimal(0)}, "must be more than 0"),
         ({"measure": "tokens", "amount": Decimal("1.5")}, "whole numbers"),
         ({"amount": Decimal("0.0000000001")}, "nine decimals"),
         ({"amount": Decimal(MOST) / BILLIONTHS + 1}, "more than can be counted"),

@@ -100,7 +100,11 @@ def test_the_page_says_what_is_limited_what_is_used_and_until_when(company, now)
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"amount": "0"}, "above nothing"), ({"amount": "lots"}, "Enter a number"), ({"window": "week"}, "valid choice")],
+    [
+        ({"amount": "0"}, "must be more than 0"),
+        ({"amount": "lots"}, "Enter a number"),
+        ({"window": "week"}, "valid choice"),
+    ],
 )
 def test_a_form_that_says_no_says_why(company, changes, said):
     person = log_in(company.user.email)

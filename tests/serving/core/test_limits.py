@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,9 @@ from ingestion.core.rating import Rates
 from serving.core.limits import (
     BILLIONTHS,
     MEDIA,
+    MOST_ANSWERS,
+    MOST_OUTPUT,
+    TIED,
     LimitEntry,
     Window,
     demand,
@@ -72,6 +76,8 @@ def test_the_input_is_reserved_by_its_bytes_and_a_picture_by_none_of_its_own():
     content = [{"type": "text", "text": "x" * 400}, picture]
     shown = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": content}]}).encode()
     assert most_input(parse_ask(Dialect.OPENAI, shown)) == 100 + MEDIA
+    kept = b'{"model": "gpt-4o", "input": "and then?", "previous_response_id": "resp_1"}'
+    assert most_input(parse_ask(Dialect.RESPONSES, kept)) == TIED + len(kept) // 4 + 1
 
 
 @pytest.mark.parametrize(
@@ -82,13 +88,18 @@ def test_the_answer_is_reserved_by_what_bounds_it_first(max_tokens, usual, answe
     assert most_output(max_tokens, usual=usual, answers=answers) == expected
 
 
-def test_a_dated_model_costs_what_its_listed_name_does_and_an_unknown_one_what_the_dearest_does():
+def test_a_model_costs_what_its_published_name_does_and_an_unknown_one_what_the_dearest_does():
     listed = {"openai/gpt-4o": rates("10"), "openai/gpt-4o-mini": rates("0.6"), "anthropic/claude-x": rates("75")}
-    find = lambda model: find_rates(listed, provider="openai", model=model).output  # noqa: E731
-    assert find("gpt-4o") == find("gpt-4o-2024-11-20") == 10
-    assert find("gpt-4o-mini-2024-07-18") == Decimal("0.6")
-    assert find("gpt-4omnivorous") == find("nobody-knows-it") == 10
-    assert find_rates(listed, provider="mistral", model="anything") is None
+    find = partial(find_rates, listed, provider="openai")
+    assert find(model="gpt-4o", listed_name=None).output == 10
+    assert find(model="gpt-4o-mini-2024-07-18", listed_name="gpt-4o-mini").output == Decimal("0.6")
+    assert find(model="nobody-knows-it", listed_name=None).output == 10
+    assert find_rates(listed, provider="mistral", model="anything", listed_name=None) is None
+
+
+@given(max_tokens=st.none() | st.integers(0, 2**31), usual=st.integers(0, 2**31), answers=st.integers(-1, 2**31))
+def test_no_caller_sets_aside_more_than_a_model_could_write(max_tokens, usual, answers):
+    assert 0 <= most_output(max_tokens, usual=usual, answers=answers) <= MOST_OUTPUT * MOST_ANSWERS
 
 
 def test_a_limit_holds_for_its_own_key_and_workload_alone():

@@ -20,6 +20,7 @@ from tests.serving.gateway.cast import PLAIN, SECRET, Stage, openai_ask, read_sp
 from tests.serving.gateway.crowd import wait_until_ready
 
 AT_ONCE = 24
+NEW_CONNECTION = {"connection": "close"}  # for each call
 
 
 @dataclass
@@ -95,7 +96,8 @@ class Crowd:
         while not self.enough.is_set():
             model = "gpt-4o" if number % 2 else f"delay-{10 * number}"
             try:
-                async with self._http.post(self._url, json=openai_ask(model, stream=number % 2 == 1)) as answer:
+                ask, headers = openai_ask(model, stream=number % 2 == 1), NEW_CONNECTION if number % 4 == 0 else {}
+                async with self._http.post(self._url, json=ask, headers=headers) as answer:
                     await answer.read()
                     assert answer.status == 200
                     self.whole.append(answer.headers["x-understudy-call"])

@@ -14,18 +14,25 @@ READY = b"."
 
 
 @dataclass(slots=True)
-class Post:
+class Slot:
     """A process's place among several. `number` is its own as long as it lives; `directory` is where all meet."""
 
     listening: socket.socket
     line: socket.socket
     number: int
     directory: Path
+    eager: bool  # callers may be told that it is starting: nobody else could answer them
     told_ready: bool = field(default=False)
 
     def arguments(self) -> list[str]:
         """As command-line arguments."""
-        return [str(self.listening.fileno()), str(self.line.fileno()), str(self.number), str(self.directory)]
+        return [
+            str(self.listening.fileno()),
+            str(self.line.fileno()),
+            str(self.number),
+            str(self.directory),
+            str(int(self.eager)),
+        ]
 
     def tell_ready(self) -> None:
         """Calls can be answered."""
@@ -44,7 +51,8 @@ class Post:
         loop.add_reader(self.line, hear)
 
 
-def read_post(arguments: Sequence[str]) -> Post:
+def read_slot(arguments: Sequence[str]) -> Slot:
     """What `arguments` wrote, in the process it was written for. Raises ValueError, OSError."""
-    listening, line, number, directory = arguments
-    return Post(socket.socket(fileno=int(listening)), socket.socket(fileno=int(line)), int(number), Path(directory))
+    listening, line, number, directory, eager = arguments
+    sockets = socket.socket(fileno=int(listening)), socket.socket(fileno=int(line))
+    return Slot(*sockets, int(number), Path(directory), eager=eager == "1")

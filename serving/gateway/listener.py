@@ -14,8 +14,8 @@ PAUSE_SECONDS = 1.0  # after a connection could not be taken: no file descriptor
 logger = logging.getLogger(__name__)
 
 
-class Door:
-    """Open from the start; `make_protocol` serves each connection. Needs a running loop."""
+class Listener:
+    """Closed until it is opened; `make_protocol` serves each connection. Needs a running loop."""
 
     def __init__(self, listening: socket.socket, make_protocol: Callable[[], asyncio.Protocol]) -> None:
         self._listening = listening
@@ -24,7 +24,10 @@ class Door:
         self._arriving: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
         listening.setblocking(False)
-        self._open()
+
+    def open(self) -> None:
+        """Take connections from now on."""
+        self._loop.add_reader(self._listening, self._take_one)
 
     def close(self) -> None:
         """Take no more. What waits is for the other processes."""
@@ -32,9 +35,6 @@ class Door:
             self._pause.cancel()
         self._loop.remove_reader(self._listening)
         self._listening.close()
-
-    def _open(self) -> None:
-        self._loop.add_reader(self._listening, self._take_one)
 
     def _take_one(self) -> None:
         try:
@@ -44,7 +44,7 @@ class Door:
         except OSError as error:
             logger.error("no connection can be taken for now: %s", error.strerror)
             self._loop.remove_reader(self._listening)
-            self._pause = self._loop.call_later(PAUSE_SECONDS, self._open)
+            self._pause = self._loop.call_later(PAUSE_SECONDS, self.open)
             return
         connection.setblocking(False)
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
