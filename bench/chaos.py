@@ -1,4 +1,4 @@
-"""Whether a call is ever lost: `python -m bench.chaos`, about three minutes, loopback only, on parts of its own.
+"""Whether a call is ever lost: `python -m bench.chaos`, about two minutes, loopback only, on parts of its own.
 
 10,000 calls at a hundred a second over fifty connections, while PostgreSQL is killed five times for ten seconds each,
 the gateway three times with -9, and Valkey is flushed once. Every call that was answered must be in the log once, every
@@ -39,13 +39,14 @@ now = datetime.now(UTC)
 tenant, _ = sign_up(company="Chaos Freight", email="owner@chaos.example", password="a long enough password", now=now)
 with acting_for(tenant.id):
     _, minted = create_key(name="chaos", scope="calls", may_override=False, actor="bench", now=now)
-    secret = "sk-chaos-0001"
-    store_credential(provider="openai", base_url=sys.argv[1], secret=secret, stance="forbidden", actor="bench", now=now)
+    url, secret = sys.argv[1:]
+    store_credential(provider="openai", base_url=url, secret=secret, stance="forbidden", actor="bench", now=now)
 print(minted.plain)
 """
 TEACHER_KEY = "sk-chaos-0001"
 AWAY_SECONDS = 10.0
 DRAIN_SECONDS = 60.0
+PATIENCE = 60.0  # seconds, for a part to come up or go
 CONNECTIONS = 50
 BODY = {
     "model": "gpt-4o",
@@ -64,6 +65,15 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     failed_without_database: int = 0
     asked_without_database: int = 0
+
+
+def wait_until(condition: Callable[[], bool], *, what: str) -> None:
+    """Look until it holds. Raises TimeoutError, which says `what` is wrong, after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(what)
+        time.sleep(0.1)
 
 
 class Parts:
@@ -96,14 +106,12 @@ class Parts:
         argv = [sys.executable, "-m", "demo.teacher", "--port", str(self.teacher_port), "--credential", TEACHER_KEY]
         teacher = f"http://127.0.0.1:{self.teacher_port}"
         self.house.start(Program("teacher", [*argv, "--latency-ms", "5"], f"{teacher}/readyz"))
-        key = self._run("-c", MAKE_TENANT, teacher).strip()
+        key = self._run("-c", MAKE_TENANT, teacher, TEACHER_KEY).strip()
         self.house.start(processes.feed())
         self.start_gateway()
         self.house.wait_ready("teacher")
-        ready = 0
-        while ready < 20:  # whichever of its processes is asked: the feed has just written the first snapshot
-            ready = ready + 1 if self._is_ready() else 0
-            time.sleep(0.1)
+        # Whichever of its processes is asked: the feed has just written the first snapshot.
+        wait_until(lambda: all(self._is_ready() for _ in range(20)), what="the gateway has no snapshot")
         return key
 
     def start_gateway(self) -> None:
@@ -119,8 +127,7 @@ class Parts:
         """As a machine that fails would: no connection is ended politely."""
         self.database_away = True
         os.kill(self._postmaster(), signal.SIGQUIT)
-        while (self._state / "postgres" / "postmaster.pid").exists():
-            time.sleep(0.05)
+        wait_until(lambda: not (self._state / "postgres" / "postmaster.pid").exists(), what="PostgreSQL lives on")
 
     def start_database(self) -> None:
         """Again, on the same files."""

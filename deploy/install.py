@@ -62,9 +62,10 @@ def run_pips(command: list[str], said: deque[str]) -> bool:
     """Run pip on each part of the lock at once: it uses one core, and no package waits for another. `said` keeps the
     last lines of the part that failed.
     """
-    count = Count(len(entries_of(LOCK.read_text())))
+    entries = entries_of(LOCK.read_text())
+    count = Count(len(entries))
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(PARTS) as pool:
-        files = write_parts(Path(scratch))
+        files = write_parts(entries, Path(scratch))
         ended = list(pool.map(lambda file: run_pip([*command, "-r", str(file)], count), files))
     for code, lines in ended:
         if code != 0:
@@ -72,9 +73,8 @@ def run_pips(command: list[str], said: deque[str]) -> bool:
     return all(code == 0 for code, _ in ended)
 
 
-def write_parts(scratch: Path) -> list[Path]:
+def write_parts(entries: list[str], scratch: Path) -> list[Path]:
     """The lock's entries dealt out to files."""
-    entries = entries_of(LOCK.read_text())
     files = [scratch / f"part-{number}.lock" for number in range(PARTS)]
     for number, file in enumerate(files):
         file.write_text("\n".join(entries[number::PARTS]) + "\n")

@@ -1,8 +1,8 @@
 """The counters that all gateways share, in Valkey: what is used of each limit in each window.
 
-One hash a limit and window: what each process holds of it, what the log has beyond that, and their sum. A process
-tells what it holds in all, and never a difference: a step whose reply was lost is put right by the next, and a counter
-that was flushed is filled again by those who hold something of it. Each step is one script on the server, so that
+One hash a limit and window: what each process has taken of it, what the log has beyond that, and their sum. A process
+tells what it has taken in all, and never a difference: a step whose reply was lost is put right by the next, and a
+counter that was flushed is filled again by those who have taken of it. Each step is one script on the server, so that
 nobody reads what another is about to change.
 """
 
@@ -18,17 +18,17 @@ import redis.asyncio
 PREFIX: Final = "understudy:limit"
 MOST_CONNECTIONS = 16  # of a process; more steps than that wait for one
 
-# process, held, need, ahead, lease, amount, floor, until -> granted (-1: not so much is left), used.
-# What a process held before a flush is in the log's part, as far as the log has been counted in.
+# process, mine (taken by it), need, ahead, lease, amount, floor, until -> granted (-1: not so much is left), used.
+# What a process had taken before a flush is in the log's part, as far as the log has been counted in.
 STEP: Final = """
 local function number(field) return tonumber(redis.call('HGET', KEYS[1], field) or '0') end
 local function text(value) return string.format('%.0f', value) end
-local held, need, ahead = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local mine, need, ahead = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local lease, amount, floor = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local last = redis.call('HGET', KEYS[1], ARGV[1])
-local used = number('total') + held - tonumber(last or '0')
-if not last and held > 0 then
-  local covered = math.min(number('log'), held)
+local used = number('total') + mine - tonumber(last or '0')
+if not last and mine > 0 then
+  local covered = math.min(number('log'), mine)
   if covered > 0 then
     redis.call('HSET', KEYS[1], 'log', text(number('log') - covered))
     used = used - covered
@@ -38,10 +38,10 @@ local left = amount - used - need
 local granted = need + math.max(0, math.min(ahead, left), math.min(lease, left - floor))
 if need > 0 and used + need > amount then
   granted = -1
-  if used * 5 >= amount * 4 then redis.call('HSET', KEYS[1], 'refused', ARGV[6]) end
+  if amount - used <= floor then redis.call('HSET', KEYS[1], 'refused', ARGV[6]) end
 end
 local taken = math.max(0, granted)
-redis.call('HSET', KEYS[1], ARGV[1], text(held + taken), 'total', text(used + taken))
+redis.call('HSET', KEYS[1], ARGV[1], text(mine + taken), 'total', text(used + taken))
 redis.call('EXPIREAT', KEYS[1], ARGV[8])
 return {text(granted), text(used + taken)}
 """
@@ -86,7 +86,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a process was granted, and what is used or held in all. `granted` is None where too little is left."""
+    """What a process was granted, and what is used or taken in all. `granted` is None where too little is left."""
 
     granted: int | None
     used: int
@@ -125,7 +125,7 @@ class SharedCounters:
         self._valkey = redis.asyncio.Redis.from_pool(pool)
 
     async def step(self, name: str, step: Step) -> Taken:
-        """Tell what this process holds in all, and take more. Raises UnableToCount."""
+        """Tell what this process has taken in all, and take more. Raises UnableToCount."""
         values = (step.taken, step.need, step.ahead, step.lease, step.amount, step.floor, step.until)
         with _told_plainly():
             granted, used = await self._valkey.eval(STEP, 1, name, self._process, *map(str, values))

@@ -12,10 +12,10 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, Sum
+from django.db.models import Count, Q, Sum
 
 from ingestion.models import Call, Workload
-from serving.core.limits import BILLIONTHS, MOST, Measure, Period, Window, period_of
+from serving.core.limits import MOST, NEAR, Measure, Period, Window, period_of, unit_of
 from serving.counters import Reading, Readings, counter_name
 from serving.models import Limit
 from tenants.events import record_event
@@ -23,8 +23,7 @@ from tenants.models import ApiKey
 from tenants.scope import acting_for
 
 MOST_LIMITS = 100  # of a tenant: each is looked at with every call
-KEPT_SECONDS = 3600  # after its window a counter is kept: the last calls of it may still be going on
-NEAR_SHARE = 80  # per cent
+NEAR_SHARE = 100 - 100 // NEAR  # per cent
 WATCHED = (Window.DAY, Window.MONTH)  # a minute is over before anybody reads of it
 
 
@@ -63,7 +62,7 @@ def set_limit(
 def _check_amount(measure: str, amount: Decimal) -> None:
     if amount <= 0:
         raise UnableToLimit("a limit must be more than 0; to let no call through, revoke the key")
-    whole = amount * BILLIONTHS if measure == Measure.SPEND else amount
+    whole = amount * unit_of(measure)
     if whole != int(whole):
         raise UnableToLimit("requests and tokens are whole numbers, and dollars have nine decimals at most")
     if whole > MOST:
@@ -101,33 +100,36 @@ def watch_limits(tenant_id: UUID, *, now: datetime) -> int:
             if not reading.seeded:
                 with acting_for(tenant_id):
                     logged = _logged(limit, period)
-                reading = replace(reading, used=readings.seed(name, logged, until=int(period.ends) + KEPT_SECONDS))
+                reading = replace(reading, used=readings.seed(name, logged, until=period.kept_until))
             told += _note(tenant_id, limit, period, reading, now)
     return told
 
 
 def _logged(limit: Limit, period: Period) -> int:
-    """What the calls of the log took, in the counter's unit."""
+    """What the calls of the log took, in the counter's unit; of what was charged in another currency, no money."""
     begins, ends = datetime.fromtimestamp(period.begins, UTC), datetime.fromtimestamp(period.ends, UTC)
-    calls = Call.objects.filter(at__gte=begins, at__lt=ends, currency="USD")
+    calls = Call.objects.filter(at__gte=begins, at__lt=ends)
     if limit.key_id:
         calls = calls.filter(key_id=limit.key_id)
     if limit.workload_id:
         calls = calls.filter(workload_id=limit.workload_id)
     sums = calls.aggregate(
-        requests=Count("id"), read=Sum("input_tokens"), written=Sum("output_tokens"), spend=Sum("teacher_cost")
+        requests=Count("id"),
+        read=Sum("input_tokens"),
+        written=Sum("output_tokens"),
+        spend=Sum("teacher_cost", filter=Q(currency="USD")),
     )
     if limit.measure == Measure.REQUESTS:
         return int(sums["requests"])
     if limit.measure == Measure.TOKENS:
         return int(sums["read"] or 0) + int(sums["written"] or 0)
-    return int((sums["spend"] or Decimal(0)) * BILLIONTHS)
+    return int((sums["spend"] or Decimal(0)) * unit_of(Measure.SPEND))
 
 
 def _note(tenant_id: UUID, limit: Limit, period: Period, reading: Reading, now: datetime) -> int:
     """Gives 1 where that took an event, else 0."""
     told = limit.told_share if limit.period == period.name else 0
-    used = Decimal(reading.used) / (BILLIONTHS if limit.measure == Measure.SPEND else 1)
+    used = Decimal(reading.used) / unit_of(limit.measure)
     near = NEAR_SHARE if 100 * used >= NEAR_SHARE * limit.amount else 0
     reached = reading.refused == limit.entry().amount
     share = max(told, 100 if reached else near)

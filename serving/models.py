@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 
 from ingestion.models import MONEY, Workload
-from serving.core.limits import BILLIONTHS, LimitEntry, Measure, Window
+from serving.core.limits import LimitEntry, Measure, Window, unit_of
 from tenants.events import record_event
 from tenants.models import ApiKey
 from tenants.scope import TenantOwned
@@ -195,12 +195,11 @@ class Limit(TenantOwned):
 
     def entry(self) -> LimitEntry:
         """As the gateways know it."""
-        whole = self.amount * BILLIONTHS if self.measure == Measure.SPEND else self.amount
         return LimitEntry(
             id=str(self.id),
             measure=self.measure,
             window=self.window,
-            amount=int(whole),
+            amount=int(self.amount * unit_of(self.measure)),
             key_id=str(self.key_id or ""),
             workload_id=str(self.workload_id or ""),
         )

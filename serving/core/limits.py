@@ -44,6 +44,9 @@ class Window(StrEnum):
     MONTH = "month"
 
 
+KEPT_SECONDS = {Window.MINUTE: 60, Window.DAY: 3600, Window.MONTH: 3600}  # after a window: its last calls may go on
+
+
 class LimitEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A limit as the gateway knows it. Without `key_id` and `workload_id` it is the whole tenant's."""
 
@@ -57,11 +60,12 @@ class LimitEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One window on the calendar, half-open. Times are seconds since the epoch."""
+    """One window on the calendar, half-open. Times are seconds since the epoch; a counter of it may go at the last."""
 
     name: str
     begins: float
     ends: float
+    kept_until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +90,23 @@ def period_of(window: str, *, now: float) -> Period:
     """The window that `now` lies in."""
     at = datetime.fromtimestamp(math.floor(now), UTC)
     if window == Window.MINUTE:
-        begins = at.replace(second=0, microsecond=0)
-        return _period(begins, begins + timedelta(minutes=1), "%Y-%m-%dT%H:%M")
-    begins = at.replace(hour=0, minute=0, second=0, microsecond=0)
+        begins = at.replace(second=0)
+        return _period(Window.MINUTE, begins, begins + timedelta(minutes=1), "%Y-%m-%dT%H:%M")
+    begins = at.replace(hour=0, minute=0, second=0)
     if window == Window.DAY:
-        return _period(begins, begins + timedelta(days=1), "%Y-%m-%d")
+        return _period(Window.DAY, begins, begins + timedelta(days=1), "%Y-%m-%d")
     begins = begins.replace(day=1)
-    return _period(begins, (begins + timedelta(days=32)).replace(day=1), "%Y-%m")
+    return _period(Window.MONTH, begins, (begins + timedelta(days=32)).replace(day=1), "%Y-%m")
 
 
-def _period(begins: datetime, ends: datetime, form: str) -> Period:
-    return Period(begins.strftime(form), begins.timestamp(), ends.timestamp())
+def _period(window: Window, begins: datetime, ends: datetime, form: str) -> Period:
+    over = ends.timestamp()
+    return Period(begins.strftime(form), begins.timestamp(), over, int(over) + KEPT_SECONDS[window])
+
+
+def unit_of(measure: str) -> int:
+    """How many of a counter's units one is, as people count it: a dollar is a billion, a request one."""
+    return BILLIONTHS if measure == Measure.SPEND else 1
 
 
 def limits_on(limits: Iterable[LimitEntry], *, key_id: str, workload_id: str | None) -> list[LimitEntry]:

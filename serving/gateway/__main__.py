@@ -15,10 +15,11 @@ from collections.abc import Sequence
 import aiohttp.http_parser
 
 from serving.gateway.app import App
+from serving.gateway.listener import listen
 from serving.gateway.server import Server, server_config
 from serving.gateway.settings import Settings, UnableToStart, read_settings
 from serving.gateway.slot import Slot, read_slot
-from serving.gateway.supervisor import Supervisor, listen
+from serving.gateway.supervisor import Supervisor
 
 NAME_THREADS = "64"  # of which libuv lets half look names up at once; with its own 4, two slow names stop all others
 

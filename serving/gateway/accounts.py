@@ -10,20 +10,19 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from serving.core.limits import LimitEntry, Period, Window, floor_of, lease_of
+from serving.core.limits import LimitEntry, Period, floor_of, lease_of
 from serving.counters import Step, Taken, UnableToCount
 
 WAIT_SECONDS = 0.25  # for the shared counter, also where other calls wait for it; then a process counts by itself
 LEFT_ALONE_SECONDS = 1.0  # after nobody answered: no call waits for the counters meanwhile
 REFUSED_SECONDS = 0.1  # a limit that had not so much left is not asked for as much again meanwhile
-KEPT_SECONDS = {Window.MINUTE: 60, Window.DAY: 3600, Window.MONTH: 3600}  # after a window: its last calls may go on
 
 
 class Counters(Protocol):
     """What is shared; `serving.counters.SharedCounters` is the real one."""
 
     async def step(self, name: str, step: Step) -> Taken:
-        """Tell what is held, and take more. Raises UnableToCount."""
+        """Tell what is taken, and take more. Raises UnableToCount."""
         ...
 
 
@@ -31,7 +30,7 @@ class Account:
     """One limit in one window, as this process knows it.
 
     `taken` is all that this process has taken, `spare` what of it no call has used or set aside; below zero, calls have
-    used more than is held. `used` is the shared counter when it was last seen, with what this process changed since.
+    used more than is taken. `used` is the shared counter when it was last seen, with what this process changed since.
     """
 
     def __init__(
@@ -148,13 +147,12 @@ class Account:
         return until > 0 and n >= least and asyncio.get_running_loop().time() < until
 
     async def _step(self, *, need: int = 0, ahead: int = 0, lease: int = 0) -> bool:
-        """Tell what is held, and take more; False where `need` is not left. `ahead` is for the calls that wait behind
+        """Tell what is taken, and take more; False where `need` is not left. `ahead` is for the calls that wait behind
         this one, so that one step serves them all.
         """
         self._drop(min(0, self.spare))
         amount = self.limit.amount
-        until = int(self.period.ends) + KEPT_SECONDS[Window(self.limit.window)]
-        step = Step(self.taken, amount, floor_of(amount), until, need=need, ahead=ahead, lease=lease)
+        step = Step(self.taken, amount, floor_of(amount), self.period.kept_until, need=need, ahead=ahead, lease=lease)
         taken = await self._counters.step(self._name, step)
         self.used = taken.used + self.taken - step.taken  # of what was taken blindly meanwhile it knows nothing yet
         self.taken += taken.granted or 0

@@ -107,14 +107,12 @@ class Limits:
         """As `reserve`, for what passes through: what it takes is seen afterwards, so there must be anything left."""
         limits = _limits_of(caller, snapshot)
         if limits:
-            reservation.reserved, reservation.rates = (
-                Demand(requests=1, tokens=1, spend=1),
-                self._rates_by(snapshot, dialect),
-            )
+            reservation.reserved = Demand(requests=1, tokens=1, spend=1)
+            reservation.rates = self._rates_by(snapshot, dialect)
             await self._take(reservation, limits, caller, dialect, workload_id=None, measures=EVERYTHING)
 
     async def tend(self) -> None:
-        """For ever: give back what was taken ahead and is not used, and tell a flushed counter what is held."""
+        """For ever: give back what was taken ahead and is not used, and tell a flushed counter what is taken."""
         while True:
             await asyncio.sleep(TEND_SECONDS)
             for account in list(self._accounts.values()):
@@ -149,8 +147,8 @@ class Limits:
         for limit in limits_on(limits, key_id=caller.key.key_id, workload_id=workload_id):
             if limit.measure in measures:
                 account = self._account(caller.key.tenant_id, limit, now=now)
-                if not await account.take(reservation.reserved.of(limit.measure)):
-                    need = reservation.reserved.of(limit.measure)
+                need = reservation.reserved.of(limit.measure)
+                if not await account.take(need):
                     raise limit_reached(limit, dialect, need=need, left=account.left, ends=account.period.ends, now=now)
                 reservation.accounts.append(account)
 

@@ -9,6 +9,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+BACKLOG = 4096  # connections that nobody has taken yet
 PAUSE_SECONDS = 1.0  # after a connection could not be taken: no file descriptors are left, say
 
 logger = logging.getLogger(__name__)
@@ -50,3 +51,9 @@ class Listener:
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._make_protocol, connection))
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The one socket. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)

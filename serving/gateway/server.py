@@ -11,7 +11,7 @@ from types import FrameType
 import uvicorn
 
 from serving.gateway.app import App
-from serving.gateway.listener import Listener
+from serving.gateway.listener import BACKLOG, Listener
 from serving.gateway.protocol import Connection
 from serving.gateway.settings import Settings
 from serving.gateway.slot import Slot
@@ -41,7 +41,7 @@ def server_config(settings: Settings, app: App) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        backlog=4096,
+        backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=GIVE_UP_SECONDS,
     )
@@ -112,12 +112,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets=sockets)
 
     def _take_time(self) -> None:
-        self._until = time.monotonic() + self._patience
-        self.should_exit = True
+        self._leave_within(self._patience)
 
     def _hurry(self) -> None:
         logger.error("the supervisor is gone: stopping")
-        self._until = time.monotonic() + DRAIN_SECONDS
+        self._leave_within(DRAIN_SECONDS)
+
+    def _leave_within(self, seconds: float) -> None:
+        self._until = time.monotonic() + seconds
         self.should_exit = True
 
     def _is_ready(self) -> bool:

@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,7 +20,6 @@ from pathlib import Path
 from serving.gateway.slot import Slot
 
 PROGRAM = (sys.executable, "-m", "serving.gateway")
-BACKLOG = 4096
 READY_SECONDS = 60.0  # a process that cannot answer calls by then does not replace one that can
 STOP_SECONDS = 40.0  # after SIGTERM; the processes themselves take no longer than 35
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a process that ended is started again
@@ -55,12 +53,11 @@ class Worker:
 
 
 class Supervisor:
-    """Keeps so many `processes` at work on `listening`, until SIGTERM or SIGINT. `program` is what is started."""
+    """Keeps so many `processes` at work on `listening`, until SIGTERM or SIGINT."""
 
-    def __init__(self, listening: socket.socket, *, processes: int, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(self, listening: socket.socket, *, processes: int) -> None:
         self._listening = listening
         self._processes = processes
-        self._program = program
         self._workers: set[Worker] = set()
         self._numbers: set[int] = set()
         self._watches: set[asyncio.Task[None]] = set()
@@ -93,7 +90,7 @@ class Supervisor:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *self._program, *slot.arguments(), pass_fds=(self._listening.fileno(), theirs.fileno())
+                    *PROGRAM, *slot.arguments(), pass_fds=(self._listening.fileno(), theirs.fileno())
                 )
         except OSError:
             self._numbers.discard(number)
@@ -167,11 +164,3 @@ class Supervisor:
             worker.leave(signal.SIGKILL)
         if self._watches:
             await asyncio.wait(self._watches, timeout=STOP_SECONDS)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The one socket. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    found.setblocking(False)
-    return found

@@ -160,6 +160,16 @@ def test_a_limit_of_a_key_counts_that_key_s_calls_of_this_window(company, now, v
     assert valkey.hget(counter(company, limit, now), "total") == "2"
 
 
+def test_what_was_charged_in_another_currency_is_a_request_and_no_dollar(company, now, valkey):
+    log_calls(company.id, 3, now=now)
+    with acting_for(company.id):
+        Call.objects.update(teacher_cost=Decimal("0.25"), currency="EUR", at=now)
+    money, requests = put(company, now), put(company, now, measure="requests", amount=Decimal(100))
+    watch_limits(company.id, now=now)
+    assert valkey.hget(counter(company, money, now), "total") == "0"
+    assert valkey.hget(counter(company, requests, now), "total") == "3"
+
+
 def test_people_are_told_once_as_a_limit_comes_near_and_once_as_a_call_did_not_fit(company, now, valkey):
     limit = put(company, now, measure="requests", window="day", amount=Decimal(100))
     assert told_kinds(company, now) == []

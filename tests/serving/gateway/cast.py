@@ -1,6 +1,7 @@
 """The cast of the gateway's tests: one tenant in force, one suspended, their keys, and the stage they act on."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -120,6 +121,17 @@ class Stage:
             "allow_private": True,
         }
         return Settings(**(fixed | changes))
+
+    def environ(self, port: int, **more: str) -> dict[str, str]:
+        """What a gateway in a process of its own is started with."""
+        return {
+            **os.environ,
+            "SNAPSHOT_FILE": str(self.directory / "snapshot.sealed"),
+            "SPOOL_DIR": str(self.spool_dir),
+            "SECRET_KEY": SECRET.decode(),
+            "GATEWAY_PORT": str(port),
+            **more,
+        }
 
     def publish(self, *, without: str = "", log_content: bool = True) -> None:
         self.version += 1

@@ -20,14 +20,7 @@ def process(stage):
     """A gateway in a process of its own, and its URL."""
     stage.publish()
     port = free_port()
-    environ = {
-        **os.environ,
-        "SNAPSHOT_FILE": str(stage.directory / "snapshot.sealed"),
-        "SPOOL_DIR": str(stage.spool_dir),
-        "SECRET_KEY": SECRET.decode(),
-        "GATEWAY_PORT": str(port),
-    }
-    gateway = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=environ)
+    gateway = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=stage.environ(port))
     yield gateway, f"http://127.0.0.1:{port}"
     gateway.kill()
     gateway.wait(10)

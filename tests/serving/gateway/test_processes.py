@@ -14,9 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from serving.gateway.supervisor import listen
+from serving.gateway.listener import listen
 from tests.fakes.serve import free_port, wait_for
-from tests.serving.gateway.cast import PLAIN, SECRET, Stage, openai_ask, read_spool
+from tests.serving.gateway.cast import PLAIN, Stage, openai_ask, read_spool
 from tests.serving.gateway.crowd import wait_until_ready
 
 AT_ONCE = 24
@@ -64,15 +64,9 @@ def is_running(pid: int) -> bool:
 def household(stage: Stage):
     stage.publish()
     port = free_port()
-    environ = {
-        **os.environ,
-        "SNAPSHOT_FILE": str(stage.directory / "snapshot.sealed"),
-        "SPOOL_DIR": str(stage.spool_dir),
-        "SECRET_KEY": SECRET.decode(),
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_PROCESSES": "2",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=environ)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving.gateway"], env=stage.environ(port, GATEWAY_PROCESSES="2")
+    )
     found = Household(process, f"http://127.0.0.1:{port}")
     yield found
     with suppress(FileNotFoundError, ProcessLookupError):
