@@ -13,7 +13,7 @@ from typing import Protocol
 from serving.core.limits import LimitEntry, Period, floor_of, lease_of
 from serving.counters import Step, Taken, UnableToCount
 
-WAIT_SECONDS = 0.25  # for the shared counter, also where other calls wait for it; then a process counts by itself
+WAIT_SECONDS = 5.0  # for a turn at the shared counter, while it answers those before; then a process counts by itself
 LEFT_ALONE_SECONDS = 1.0  # after nobody answered: no call waits for the counters meanwhile
 REFUSED_SECONDS = 0.1  # a limit that had not so much left is not asked for as much again meanwhile
 
@@ -62,7 +62,7 @@ class Account:
         return max(0, self.limit.amount - self.used + self.spare)
 
     async def take(self, n: int) -> bool:
-        """Set `n` aside; False where so much is not left. It waits for the counters for WAIT_SECONDS at most."""
+        """Set `n` aside; False where so much is not left. It waits WAIT_SECONDS at most."""
         self.is_touched = True
         if self.spare >= n:
             self.spare -= n
@@ -114,7 +114,7 @@ class Account:
         self._wanted += n
         try:
             async with asyncio.timeout(WAIT_SECONDS), self._lock:
-                return await self._take_shared(n)
+                return not self._was_refused(n) and await self._take_shared(n)
         except (UnableToCount, TimeoutError):
             return self._take_blind(n)
         finally:

@@ -32,7 +32,7 @@ CALLS = {
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
-COUNT_SECONDS = 0.15  # for one step at the shared counters: less than calls wait for, so that nobody answers is seen
+COUNT_SECONDS = 0.5  # for one step at the shared counters; calls that wait for theirs go on alone once one takes longer
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 

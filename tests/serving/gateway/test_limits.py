@@ -18,7 +18,7 @@ import redis
 from ingestion.core.calls import Dialect, Usage
 from ingestion.core.rating import cost
 from serving.core.limits import BILLIONTHS, LimitEntry, period_of
-from serving.counters import PREFIX, Reading, Readings, SharedCounters, UnableToCount, counter_name
+from serving.counters import PREFIX, Reading, Readings, SharedCounters, Step, Taken, UnableToCount, counter_name
 from serving.gateway import accounts, app
 from serving.gateway.accounts import Account, Reach
 from tests.fakes.encoder import decision
@@ -241,7 +241,6 @@ def test_where_nobody_tells_the_use_what_was_sent_and_set_aside_counts(stage, li
 
 
 async def test_counters_that_never_answer_hold_up_one_call_and_not_the_next(monkeypatch):
-    monkeypatch.setattr(accounts, "WAIT_SECONDS", 0.4)
     mute = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
     port = mute.sockets[0].getsockname()[1]
     reach = Reach(SharedCounters(f"redis://127.0.0.1:{port}/0", process="1", patience=0.2))
@@ -252,6 +251,31 @@ async def test_counters_that_never_answer_hold_up_one_call_and_not_the_next(monk
     assert [await one.take(1) for _ in range(12)] == [True] * 10 + [False] * 2
     assert time.monotonic() - started < 1.0 and len(alone) == 10
     mute.close()
+
+
+class Slow:
+    """Counters that answer, each after a while; they have `left`."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.steps = 0
+
+    async def step(self, name: str, step: Step) -> Taken:
+        self.steps += 1
+        await asyncio.sleep(0.05)
+        granted = step.need if step.need <= self.left else None
+        self.left -= granted or 0
+        return Taken(granted, step.amount - self.left)
+
+
+async def test_whoever_waits_behind_others_for_slow_counters_is_not_counted_alone():
+    counters = Slow(left=12)
+    alone: list[int] = []
+    period = period_of("day", now=4_000_000_000.0)
+    one = Account(requests(40), period, counters, name="a", blindly=lambda: alone.append(1))
+    found = await asyncio.gather(*(one.take(1) for _ in range(40)))
+    assert (found.count(True), alone) == (12, [])
+    assert counters.steps < 20  # nobody asks again for what was just refused
 
 
 def test_openai_callers_are_refused_as_openai_does(limited):
