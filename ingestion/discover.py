@@ -86,7 +86,9 @@ def _make_workload(digest: str, now: datetime) -> bool:
     calls = list(Call.objects.filter(fingerprint=digest, workload_id=None, status=200).order_by("-at")[:SAMPLE])
     readable = readable_pairs(calls, data_key_in_force())
     pairs = [
-        replace(pair, ask=replace(pair.ask, raw=b"")) for pair in readable if _is_handy(pair) and not pair.ask.tied
+        replace(pair, ask=msgspec.structs.replace(pair.ask, raw=b""))
+        for pair in readable
+        if _is_handy(pair) and not pair.ask.tied
     ]
     if len(pairs) < MIN_CALLS or Workload.objects.count() >= MOST_WORKLOADS:
         return False

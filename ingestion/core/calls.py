@@ -4,7 +4,6 @@ An `Ask` is what the caller wants, an `Answer` what a model gave, a `CallRecord`
 a wire format; `dialects` reads and writes those.
 """
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -51,24 +50,28 @@ class Finish(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class Unshown(msgspec.Struct, frozen=True, gc=False):
+    """What is made for each call, so it is cheap to make; and it holds people's words, so it shows none."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+class ToolCall(Unshown, frozen=True, gc=False):
     """One function the model wants called; `arguments` is JSON text."""
 
     name: str
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Unshown, frozen=True, gc=False):
     """A function on offer; `schema` is its parameters' JSON Schema as canonical JSON text."""
 
     name: str
     schema: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Unshown, frozen=True, gc=False):
     """One turn. `text` joins the text parts; `has_media` says that something else (image, audio, file) was there."""
 
     role: str  # system, user, assistant, tool
@@ -77,14 +80,13 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Unshown, frozen=True, gc=False, kw_only=True):
     """A call's request, read once. `raw` is what the teacher gets, byte for byte."""
 
     dialect: Dialect
     model: str
     messages: tuple[Message, ...]  # system prompts first, whatever the dialect keeps them in
-    raw: bytes = field(repr=False)
+    raw: bytes
     tools: tuple[Tool, ...] = ()
     tool_choice: str | None = None  # auto, none, required, or a tool's name
     response_format: str | None = None  # canonical JSON of the asked-for format, None for plain text
@@ -97,11 +99,10 @@ class Ask:
     tied: bool = False  # the question is not all in the body, or the call goes on after its answer
     stop: tuple[str, ...] = ()
     # OpenAI `user` or `safety_identifier`, Anthropic `metadata.user_id`
-    subject: str | None = field(default=None, repr=False)
+    subject: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens as the provider counted them. `input_tokens` includes cached ones, in both dialects."""
 
     input_tokens: int
@@ -110,8 +111,7 @@ class Usage:
     cache_write_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Unshown, frozen=True, gc=False):
     """A model's whole answer, also when it came as a stream. `usage` is None where the provider gave none."""
 
     text: str

@@ -24,6 +24,12 @@ from ingestion.core.reading import (
 )
 
 _UNIQUE = ("model", "stream", "max_tokens", "max_completion_tokens", "messages", "n", "store")
+_OPTIONS = frozenset(
+    {
+        *("tools", "functions", "tool_choice", "response_format", "stream_options", "n", "store", "logprobs", "stop"),
+        *("safety_identifier", "user"),
+    }
+)
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -54,18 +60,25 @@ def parse_ask(raw: bytes) -> Ask:
         model=take_text(body, "model", required=True) or "",
         messages=tuple(sorted(messages, key=_system_first)),
         raw=raw,
-        tools=_read_tools(body),
-        tool_choice=_read_tool_choice(body.get("tool_choice")),
-        response_format=_read_format(take_object(body, "response_format")),
         stream=take_flag(body, "stream"),
-        include_usage=take_flag(take_object(body, "stream_options"), "include_usage"),
         max_tokens=take_count(body, "max_completion_tokens") or take_count(body, "max_tokens"),
-        n=take_count(body, "n") or 1,
-        stateful=take_flag(body, "store"),
-        logprobs=take_flag(body, "logprobs"),
-        stop=take_texts(body, "stop"),
-        subject=take_text(body, "safety_identifier") or take_text(body, "user"),
+        **({} if _OPTIONS.isdisjoint(body) else _read_options(body)),
     )
+
+
+def _read_options(body: Json) -> Json:
+    """What most requests do not say."""
+    return {
+        "tools": _read_tools(body),
+        "tool_choice": _read_tool_choice(body.get("tool_choice")),
+        "response_format": _read_format(take_object(body, "response_format")),
+        "include_usage": take_flag(take_object(body, "stream_options"), "include_usage"),
+        "n": take_count(body, "n") or 1,
+        "stateful": take_flag(body, "store"),
+        "logprobs": take_flag(body, "logprobs"),
+        "stop": take_texts(body, "stop"),
+        "subject": take_text(body, "safety_identifier") or take_text(body, "user"),
+    }
 
 
 def parse_answer(raw: bytes) -> Answer:
@@ -174,6 +187,8 @@ def _read_part(part: object) -> str | None:
 
 
 def _read_calls(message: Json) -> tuple[ToolCall, ...]:
+    if "tool_calls" not in message and "function_call" not in message:
+        return ()
     calls = [_read_call(item) for item in take_objects(message, "tool_calls")]
     legacy = take_object(message, "function_call")
     return (*calls, _read_function(legacy)) if legacy else tuple(calls)

@@ -36,7 +36,7 @@ def load_object(raw: bytes, *, unique: Sequence[str] = ()) -> Json:
         raise UnableToParse("The body is not valid JSON.") from None
     if not isinstance(body, dict):
         raise UnableToParse("The body is not a JSON object.")
-    if unique and _may_repeat(raw, unique):
+    if unique and _may_repeat(raw, [name for name in unique if name in body]):
         _refuse_repeats(raw, unique)
     return body
 

@@ -4,7 +4,6 @@ A pre-gate looks at the call alone and returns the reason it must go to the teac
 answer looks like is `accept`'s matter, later.
 """
 
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 import msgspec
@@ -18,8 +17,7 @@ _ANSWERING = frozenset({"canary", "ramping", "full"})  # elsewhere a share left 
 _IN_PLAY = _ANSWERING | {"shadow", "held"}
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True, gc=False):
     """Who is to answer a call and why. `query` is what the student reads, None where it must not be asked.
 
     `wants_audit`: if the student answers, ask the teacher afterwards. `wants_shadow`: ask the student afterwards.
@@ -28,7 +26,7 @@ class Route:
 
     arm: Arm
     reason: str
-    query: str | None = field(default=None, repr=False)
+    query: str | None = None
     wants_audit: bool = False
     wants_shadow: bool = False
     propensity: float = 1.0

@@ -77,7 +77,7 @@ def spare_collector() -> None:
     """Keep the garbage collector off what lives as long as the process: a tenth of a call's cost was its rounds."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
 
 
 if __name__ == "__main__":

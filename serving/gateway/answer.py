@@ -41,11 +41,10 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
     """Answer one call: the student if it is sure, the teacher if not; remember it either way. Raises Refused, Gone."""
     at, started = time.time(), time.perf_counter()
     snapshot = snapshot_in_force(gateway)
-    fields = dict(request.headers)
-    caller = authenticate(fields, request.dialect, snapshot)
-    ask = await _read_ask(request, announced=fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
+    caller = authenticate(request.fields, request.dialect, snapshot)
+    ask = await _read_ask(request, announced=request.fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
     call, entry = _route(caller, ask, at=at, started=started)
-    with call.reservation as reservation, Departure(request.receive) as departure:
+    with call.reservation as reservation, Departure(request.watch) as departure:
         limit = partial(gateway.limits.reserve, reservation, caller, ask, entry, snapshot=snapshot_in_force(gateway))
         if call.route.arm is not Arm.STUDENT:
             await limit()

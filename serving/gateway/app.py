@@ -150,12 +150,15 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
         return
     gateway = running.gateway
     query: bytes = scope["query_string"]
+    fields = dict(scope["headers"])
     request = Request(
-        dialect=CALLS.get(path) or _spoken_dialect(dict(scope["headers"])),
+        dialect=CALLS.get(path) or _spoken_dialect(fields),
         target=(path + b"?" + query if query else path).decode("latin-1"),
         headers=scope["headers"],
+        fields=fields,
         receive=receive,
         send=send,
+        watch=scope["extensions"]["departure"],
     )
     gateway.metrics.in_flight += 1
     try:
@@ -172,9 +175,9 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
 
 
 async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway) -> None:
-    if any(name == b"upgrade" for name, _ in request.headers):
+    if b"upgrade" in request.fields:
         raise no_upgrade()
-    if _came_from_here(request):
+    if b"via" in request.fields and _came_from_here(request):
         raise loop()
     if method == "POST" and path in CALLS:
         await answer_call(request, gateway)

@@ -1,16 +1,14 @@
 """Says who is calling, by the full SHA-256 of the key they sent, or refuses."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Dialect, Unshown
 from serving.core.snapshot import KeyEntry, ProviderEntry, Snapshot, TenantEntry
 from serving.gateway.refusals import invalid_key, no_teacher, suspended
 from tenants.core.keys import digest_key
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Unshown, frozen=True, gc=False, kw_only=True):
     """A key in force and its tenant. `wants_teacher` and `wants_no_log` are headers of a key that may override."""
 
     key: KeyEntry

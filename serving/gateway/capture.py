@@ -4,11 +4,12 @@ import hmac
 import logging
 import time
 import zlib
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol
 
-from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Usage, body_context
+import msgspec
+
+from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Unshown, Usage, body_context
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
 from ingestion.spool import UnableToRecord
@@ -37,8 +38,7 @@ class Appends(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Unshown, frozen=True, kw_only=True):
     """One call once it is routed. `at` is seconds since the epoch, `started` a reading of perf_counter."""
 
     id: str
@@ -49,13 +49,12 @@ class Call:
     route: Route
     at: float
     started: float
-    reservation: Reservation = field(default_factory=Reservation)  # what it has set aside of the tenant's limits
+    reservation: Reservation = msgspec.field(default_factory=Reservation)  # of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Unshown, frozen=True, gc=False, kw_only=True):
     """What was answered, as far as it got. `body` is what the caller was sent, unencoded; None if it was too much."""
 
     status: int

@@ -43,7 +43,7 @@ class Metrics(Collector):
     def __init__(self, *, snapshot: Callable[[], tuple[int, int]]) -> None:
         """`snapshot` gives the version in force (0: none) and the files refused so far."""
         self._snapshot = snapshot
-        self._calls: Counter[tuple[str, str, str]] = Counter()
+        self._calls: Counter[tuple[str, str, int]] = Counter()
         self._reasons: Counter[str] = Counter()
         self._refusals: Counter[tuple[str, str]] = Counter()
         self._latency: dict[str, Histogram] = {}
@@ -60,7 +60,7 @@ class Metrics(Collector):
 
     def count_call(self, *, dialect: str, arm: str, status: int, reason: str, seconds: float) -> None:
         """One call that was routed, whoever answered it."""
-        self._calls[dialect, arm, f"{status // 100}xx"] += 1
+        self._calls[dialect, arm, status // 100] += 1
         if arm == "fallback":
             known = reason in self._reasons or len(self._reasons) < MOST_REASONS
             self._reasons[reason if known else "other"] += 1
@@ -87,7 +87,8 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What prometheus_client renders."""
-        yield _counter("understudy_calls", "Calls routed.", ("dialect", "arm", "status"), self._calls.items())
+        calls = [((dialect, arm, f"{hundreds}xx"), count) for (dialect, arm, hundreds), count in self._calls.items()]
+        yield _counter("understudy_calls", "Calls routed.", ("dialect", "arm", "status"), calls)
         reasons = [((reason,), count) for reason, count in self._reasons.items()]
         yield _counter("understudy_fallbacks", "Calls the student could have had.", ("reason",), reasons)
         yield _counter(

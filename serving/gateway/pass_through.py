@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Collection
+from typing import Self
 from urllib.parse import unquote_to_bytes
 
 from ingestion.core.calls import Arm
@@ -24,7 +25,7 @@ from serving.gateway.limits import Reservation
 from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large, unmeasured
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Body, Reply
-from serving.gateway.wire import Departure, Message, Receive, Request, make_call_id
+from serving.gateway.wire import Departure, Message, Receive, Request, Watch, make_call_id
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 UNRECORDED = frozenset({"GET", "HEAD"})
@@ -60,18 +61,19 @@ def may_pass(method: str, path: bytes, *, answered_here: Collection[bytes]) -> b
 async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     """Pass one request and its answer on. Raises Refused."""
     at, started = time.time(), time.perf_counter()
-    fields = dict(request.headers)
     snapshot = snapshot_in_force(gateway)
-    caller = authenticate(fields, request.dialect, snapshot)
+    caller = authenticate(request.fields, request.dialect, snapshot)
     limit = gateway.max_body_bytes if _is_repeatable(request) else gateway.max_passed_bytes
-    announced = fields.get(b"content-length", b"").strip()
+    announced = request.fields.get(b"content-length", b"").strip()
     if announced.isdigit() and int(announced) > limit:
         raise too_large(limit)
-    kept = min(gateway.max_body_bytes, MOST_PASSED_KEPT) if _may_be_json(fields.get(b"content-type", b"")) else 0
+    kept = (
+        min(gateway.max_body_bytes, MOST_PASSED_KEPT) if _may_be_json(request.fields.get(b"content-type", b"")) else 0
+    )
     recorded = method not in UNRECORDED
     if recorded:
         _check_measured(request, caller)
-    uplink = Uplink(request.receive, limit=limit, kept=kept, announced=announced)
+    uplink = Uplink(request.receive, request.watch, limit=limit, kept=kept, announced=announced)
     with Reservation() as reservation, uplink:
         if recorded:
             await gateway.limits.reserve_unread(reservation, caller, request.dialect, snapshot=snapshot)
@@ -98,13 +100,14 @@ class BrokenOff(ConnectionAbortedError):
 
 
 class Uplink(Departure):
-    """A request's body on its way up, and the watch for a caller who leaves: both are told by `receive`."""
+    """A request's body on its way up, and the watch for a caller who leaves."""
 
-    def __init__(self, receive: Receive, *, limit: int, kept: int, announced: bytes = b"") -> None:
+    def __init__(self, receive: Receive, watch: Watch, *, limit: int, kept: int, announced: bytes = b"") -> None:
         """`limit` and `kept` are bytes: more than the one ends the call, more than the other is not kept. `announced`
         is the content-length, if any.
         """
-        super().__init__(receive)
+        super().__init__(watch)
+        self._receive = receive
         self.refusal: Refused | None = None  # why the body broke off
         self.answered = False  # the provider has begun to
         self._limit = limit
@@ -141,6 +144,10 @@ class Uplink(Departure):
         """The body as far as it came; empty where it is not to be kept."""
         return b"".join(self._whole)
 
+    async def _receive_all(self) -> None:
+        while (message := await self._receive())["type"] == "http.request":
+            await self._take(message)
+
     async def _take(self, message: Message) -> None:
         if self.refusal is not None:
             return
@@ -164,8 +171,14 @@ class Uplink(Departure):
             self.refusal = teacher_late()
             self._work.cancel()
 
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._pump = asyncio.get_running_loop().create_task(self._receive_all())
+        return self
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         """Whoever did not leave is told why the call was cut, if nothing of an answer has gone out yet."""
+        self._pump.cancel()
         if super().__exit__(kind, error, trace):
             return True
         if kind is asyncio.CancelledError and self.refusal is not None:

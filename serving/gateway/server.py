@@ -104,7 +104,7 @@ class Server(uvicorn.Server):
             server.close()
         if self._listener is not None:
             self._listener.close()
-        self._ask_to_leave()
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
         started = time.monotonic()
         while self.server_state.connections and not self.force_exit and time.monotonic() < self._until:
             self._close_unused(started)
@@ -126,17 +126,10 @@ class Server(uvicorn.Server):
         app = self.config.app
         return isinstance(app, App) and app.is_ready
 
-    def _ask_to_leave(self) -> None:
-        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
-        for connection in self._connections():
-            if connection.cycle is not None and not connection.cycle.response_started:
-                connection.cycle.keep_alive = False
-
     def _close_unused(self, since: float) -> None:
         now = time.monotonic()
         for connection in self._connections():
-            unused = connection.cycle is None or connection.cycle.response_complete
-            if unused and now - max(since, connection.unused_since) > LAST_CALLS_SECONDS:
+            if connection.is_unused and now - max(since, connection.unused_since) > LAST_CALLS_SECONDS:
                 connection.shutdown()
 
     def _connections(self) -> list[Connection]:

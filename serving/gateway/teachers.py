@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ingestion.core.calls import Unshown
 from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, seconds_to_wait
 from serving.core.retries import FIRST, earn, wait_asked_for
 from serving.gateway.authenticate import Caller
@@ -89,8 +90,7 @@ class Lane:
         return not self.in_flight and self.breaker is CLOSED
 
 
-@dataclass(frozen=True, slots=True)
-class _Errand:
+class _Errand(Unshown, frozen=True):
     method: str
     url: str
     headers: Headers

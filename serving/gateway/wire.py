@@ -2,28 +2,32 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
+from typing import Any, Self
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Dialect, Unshown
 
 Message = dict[str, Any]
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+Watch = Callable[[Callable[[], None] | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTP request in a dialect. Header names are lower case; `target` is the path and the query as sent."""
+class Request(Unshown, frozen=True):
+    """One HTTP request in a dialect. Header names are lower case; `target` is the path and the query as sent.
+
+    `fields` are the headers by name, of those that are repeated the last. `watch(call)` has `call` called once the
+    caller has left; `watch(None)` takes that back.
+    """
 
     dialect: Dialect
     target: str
     headers: Headers
+    fields: Mapping[bytes, bytes]
     receive: Receive
     send: Send
+    watch: Watch
 
 
 class Gone(Exception):
@@ -69,39 +73,34 @@ async def send_whole(send: Send, *, status: int, headers: Headers, body: bytes) 
 
 
 class Departure:
-    """Cancels the task that answers as soon as the caller hangs up: `with Departure(receive):` around the answering.
+    """Cancels the task that answers as soon as the caller hangs up: `with Departure(watch):` around the answering.
 
-    ASGI servers swallow what is sent to a caller who has left, so only `receive` tells. The cancellation is swallowed
-    at the end of the block; code inside sees `CancelledError` and closes what it has open.
+    What is sent to a caller who has left is swallowed, so only this tells. The cancellation is swallowed at the end of
+    the block; code inside sees `CancelledError` and closes what it has open.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, watch: Watch) -> None:
         self.left = False
+        self._watch = watch
 
-    def __enter__(self) -> "Departure":
+    def __enter__(self) -> Self:
         work = asyncio.current_task()
         if work is None:
             raise RuntimeError("answering happens in a task")
         self._work = work
-        self._watch = asyncio.get_running_loop().create_task(self._wait())
+        self._watch(self._leave)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        self._watch.cancel()
+        self._watch(None)
         if self.left and kind is asyncio.CancelledError:
             self._work.uncancel()
             return True
         return False
 
-    async def _wait(self) -> None:
-        while (message := await self._receive())["type"] != "http.disconnect":
-            await self._take(message)
+    def _leave(self) -> None:
         self.left = True
         self._work.cancel()
-
-    async def _take(self, message: Message) -> None:
-        """What comes besides: nothing once the body has been read."""
 
 
 def make_call_id(*, at: float, entropy: bytes) -> str:
@@ -109,4 +108,5 @@ def make_call_id(*, at: float, entropy: bytes) -> str:
     value = int(at * 1000) << 80 | int.from_bytes(entropy[:10], "big")
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

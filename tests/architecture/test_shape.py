@@ -11,6 +11,7 @@ LONGEST_FILE = 450
 EMPTY_WORDS = {"service", "manager", "helper", "util", "common", "base"}
 CATCHES_ALL = {
     "serving/gateway/app.py": "the process edge: one call's bug must not reach another",
+    "serving/gateway/exchange.py": "the same, where not even a refusal could be sent",
     "serving/gateway/attempt.py": "the edge between student and tenant: whatever breaks, the teacher answers",
 }
 

@@ -19,7 +19,7 @@ from tests.fakes.teacher import ERROR_BODY, openai_body
 from tests.serving.gateway.cast import PLAIN, down, get, openai_ask, post, serve_gateway
 from tests.serving.gateway.test_relay import Canned
 
-REQUEST = Request(Dialect.OPENAI, "/v1/chat/completions", [], receive=None, send=None)
+REQUEST = Request(Dialect.OPENAI, "/v1/chat/completions", [], {}, receive=None, send=None, watch=None)
 
 
 @pytest.mark.parametrize("stream", [False, True])
