@@ -7,10 +7,10 @@ FAST := -m "not engine" --ignore=$(ENGINE) -n 3 --dist worksteal
 COUNTED := --cov --cov-report=
 unexport PYTHONDONTWRITEBYTECODE  # where it is set, each of a hundred processes compiles its packages anew
 
-.PHONY: help install demo up test cover covered sure bench chaos replay lock
+.PHONY: help install demo up test cover covered sure bench bench-gateway chaos replay lock
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
 
 install: ## make .venv from the lock file
 	@$(PYTHON) deploy/install.py
@@ -53,6 +53,9 @@ replay: install ## FILE=… ARGS="--alpha 0.05 --delta 0.1 --student head"
 bench: install ## speed and memory, measured side by side
 	@$(PY) -m bench.gateway
 	@$(PY) -m bench.engine
+
+bench-gateway: install ## ours, LiteLLM, Portkey and a Rust router side by side; sets them up the first time
+	@$(PY) -m bench.peers $(ARGS)
 
 chaos: install ## kill PostgreSQL, gateway and Valkey under load; 0 if no call was lost or doubled
 	@$(PY) -m bench.chaos

@@ -63,6 +63,11 @@ class Exchange:
         self._connection.resume(self)
         return data
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self.complete and not self._parts
+
     def close(self) -> None:
         """Hang up if the answer is not complete; harmless otherwise."""
         if not self.complete:

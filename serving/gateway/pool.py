@@ -7,6 +7,7 @@ Every address is checked as its socket is made.
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -184,14 +185,20 @@ class PooledUpstream:
 class PooledReply:
     """A `Reply` on a pooled connection, which is free again once the answer is whole, read or not."""
 
-    __slots__ = ("_exchange", "headers", "status")
+    __slots__ = ("_exchange", "closed", "headers", "status")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
+        self.closed: Callable[[], None] | None = None
         self.status = exchange.status
         self.headers = returned_headers(exchange.headers)
         if self.status in (204, 304):  # the server would hold us to it
             self.headers = [pair for pair in self.headers if pair[0] != b"content-length"]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the body has been read to its end."""
+        return self._exchange.is_over
 
     async def read(self) -> bytes:
         """The body as it comes, what is here already joined; empty at its end. Raises UnableToFinish."""
@@ -203,6 +210,9 @@ class PooledReply:
     def close(self) -> None:
         """Hang up if the body is not finished; harmless otherwise."""
         self._exchange.close()
+        closed, self.closed = self.closed, None
+        if closed is not None:
+            closed()
 
 
 def _send(connection: Connection, head: bytes, body: Body, *, headers: Headers, has_body: bool) -> Exchange:

@@ -61,5 +61,7 @@ async def _pass_on(reply: Reply, capture: Capture, outlet: Outlet) -> None:
         held = b"" if capture.live else chunk
         if capture.live:
             await outlet.part(chunk)
+        if reply.is_over:
+            break
     capture.keep(complete=capture.whole)
     await outlet.part(held, last=True)

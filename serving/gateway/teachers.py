@@ -40,11 +40,15 @@ class Lane:
     breaker: Breaker = CLOSED
     retries: float = FIRST
 
-    async def enter(self, *, most: int) -> None:
-        """Take a place, or wait for one. Raises Refused where as many wait already."""
-        if self.in_flight < most:
-            self.in_flight += 1
-            return
+    def take(self, *, most: int) -> bool:
+        """Take a place, if there is one."""
+        if self.in_flight >= most:
+            return False
+        self.in_flight += 1
+        return True
+
+    async def wait(self, *, most: int) -> None:
+        """Wait for a place, where all are taken. Raises Refused where as many wait already."""
         if len(self.waiting) >= most:
             raise too_many_in_flight(2 * most)
         turn = asyncio.get_running_loop().create_future()
@@ -121,14 +125,16 @@ class Teachers:
         the call's place until it is closed.
         """
         lane = self._lane(caller)
-        await lane.enter(most=self._most)
+        if not lane.take(most=self._most):
+            await lane.wait(most=self._most)
         reply = None
         try:
             reply = await self._ask(lane, _errand(request, caller, method, body), again=again)
-            return _Placed(reply, lane)
         finally:
             if reply is None:
                 lane.leave()
+        reply.closed = lane.leave
+        return reply
 
     async def close(self) -> None:
         """Give up all connections."""
@@ -180,27 +186,6 @@ class Teachers:
             raise
         lane.breaker = CLOSED
         return reply
-
-
-class _Placed:
-    """A reply that gives its call's place free when it is closed."""
-
-    def __init__(self, reply: Reply, lane: Lane) -> None:
-        self.status = reply.status
-        self.headers: Headers = reply.headers
-        self._reply = reply
-        self._lane: Lane | None = lane
-
-    async def read(self) -> bytes:
-        """The body as it comes; empty at its end. Raises UnableToFinish."""
-        return await self._reply.read()
-
-    def close(self) -> None:
-        """Hang up if the body is not finished, and leave."""
-        self._reply.close()
-        if self._lane is not None:
-            self._lane.leave()
-            self._lane = None
 
 
 def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Errand:

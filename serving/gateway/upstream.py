@@ -7,7 +7,7 @@
     UnableToFinish          after the status line: the provider broke off
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
 from ingestion.core.calls import Dialect
@@ -52,10 +52,19 @@ class UnableToFinish(Exception):
 
 
 class Reply(Protocol):
-    """A teacher's answer whose body has not been read yet. `headers` are fit to be passed on."""
+    """A teacher's answer whose body has not been read yet. `headers` are fit to be passed on.
+
+    `closed`, if it is set, is called once, as the reply is closed.
+    """
 
     status: int
     headers: Headers
+    closed: Callable[[], None] | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the body has been read to its end: another read would only say so."""
+        ...
 
     async def read(self) -> bytes:
         """The body as it comes, what is here already joined; empty at its end. Raises UnableToFinish."""

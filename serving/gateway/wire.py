@@ -56,14 +56,14 @@ async def read_body(receive: Receive, *, announced: bytes, limit: int) -> bytes:
     raise Gone
 
 
-async def send_start(send: Send, *, status: int, headers: Headers) -> None:
+def send_start(send: Send, *, status: int, headers: Headers) -> Awaitable[None]:
     """The status line and headers."""
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    return send({"type": "http.response.start", "status": status, "headers": headers})
 
 
-async def send_part(send: Send, body: bytes, *, last: bool = False) -> None:
+def send_part(send: Send, body: bytes, *, last: bool = False) -> Awaitable[None]:
     """A part of the body; `last` ends the answer."""
-    await send({"type": "http.response.body", "body": body, "more_body": not last})
+    return send({"type": "http.response.body", "body": body, "more_body": not last})
 
 
 async def send_whole(send: Send, *, status: int, headers: Headers, body: bytes) -> None:

@@ -1,11 +1,10 @@
 """Holds the routing to its promises: no strange call reaches a student, and draws are what they claim."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ingestion.core.calls import Arm, Ask, Dialect, Message, Tool, ToolCall
 from serving.core.gates import Acceptor, Gate, Rung, StudentSpec, Template

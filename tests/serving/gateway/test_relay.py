@@ -22,6 +22,7 @@ class Canned:
 
     def __init__(self, chunks: list[bytes], *, kind: bytes, breaks: bool = False, headers=()) -> None:
         self.status = 200
+        self.closed = None
         self.headers = [(b"content-type", kind), *headers]
         self._chunks = iter(chunks)
         self._breaks = breaks
@@ -31,6 +32,10 @@ class Canned:
         if not chunk and self._breaks:
             raise UnableToFinish
         return chunk
+
+    @property
+    def is_over(self) -> bool:
+        return False
 
     def close(self) -> None:
         pass
@@ -57,9 +62,19 @@ class Log:
 
 def make_capture(log: Log, *, dialect: Dialect = Dialect.OPENAI) -> tuple[Capture, Metrics]:
     tenant = TenantEntry(active=True, data_key=b"d" * 32, subject_key=b"s" * 32, salt="x")
-    caller = Caller(KeyEntry(tenant_id="t", key_id="k"), tenant, ProviderEntry(base_url="", credential=""))
+    teacher = ProviderEntry(base_url="", credential="")
+    caller = Caller(key=KeyEntry(tenant_id="t", key_id="k"), tenant=tenant, teacher=teacher)
     raw = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hello there"}]}'
-    call = Call("c", caller, parse_ask(dialect, raw), "f", None, Route(Arm.TEACHER, "unknown_workload"), 1.0, 1.0)
+    call = Call(
+        id="c",
+        caller=caller,
+        ask=parse_ask(dialect, raw),
+        fingerprint="f",
+        workload_id=None,
+        route=Route(Arm.TEACHER, "unknown_workload"),
+        at=1.0,
+        started=1.0,
+    )
     metrics = Metrics(snapshot=lambda: (1, 0))
     return Capture(call, NOT_TRIED, recorder=Recorder(log, metrics=metrics)), metrics
 

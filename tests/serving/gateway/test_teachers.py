@@ -204,9 +204,9 @@ async def test_an_upload_is_no_probe():
 async def test_who_waits_too_long_for_a_place_is_told_to_come_back(monkeypatch):
     monkeypatch.setattr("serving.gateway.teachers.LONGEST_WAIT", 0.01)
     lane = Lane()
-    await lane.enter(most=1)
+    assert lane.take(most=1) and not lane.take(most=1)
     with pytest.raises(Refused) as refused:
-        await lane.enter(most=1)
+        await lane.wait(most=1)
     assert refused.value.status == 429 and len(lane.waiting) == 0
     lane.leave()
     assert lane.in_flight == 0
@@ -215,8 +215,8 @@ async def test_who_waits_too_long_for_a_place_is_told_to_come_back(monkeypatch):
 async def test_the_place_of_a_caller_who_leaves_the_queue_is_not_lost():
     lane = Lane()
     for _ in range(2):
-        await lane.enter(most=2)
-    first, second = (asyncio.create_task(lane.enter(most=2)) for _ in range(2))
+        lane.take(most=2)
+    first, second = (asyncio.create_task(lane.wait(most=2)) for _ in range(2))
     await asyncio.sleep(0)
     assert len(lane.waiting) == 2
     lane.leave()
