@@ -65,10 +65,10 @@ class Measured:
 HEADINGS = f"{'':<38}{'calls/s':>9}{'CPU µs/call':>12}{'p50 ms':>9}{'p99 ms':>9}"
 
 
-def make_request(target: Target, *, stream: bool) -> bytes:
+def make_request(target: Target, *, stream: bool, model: str = "gpt-4o") -> bytes:
     """A request of about 1.4 kB."""
     body = {
-        "model": "gpt-4o",
+        "model": model,
         "messages": [
             {"role": "system", "content": "You route customer messages to one of eight labels. " * 15},
             {"role": "user", "content": "Where is my shipment? It was due on Monday. " * 10},
@@ -81,8 +81,8 @@ def make_request(target: Target, *, stream: bool) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
 
 
-def make_answers() -> tuple[bytes, bytes]:
-    """An answer of about 0.6 kB, and a stream of CHUNKS events, as HTTP responses."""
+def make_answers() -> tuple[bytes, bytes, bytes]:
+    """An answer of about 0.6 kB, a stream of CHUNKS events, and the beginning of one, as HTTP responses."""
     usage = {"prompt_tokens": 300, "completion_tokens": 2, "total_tokens": 302}
     choice = {"index": 0, "message": {"role": "assistant", "content": "word " * 60}, "finish_reason": "stop"}
     body = json.dumps(
@@ -93,11 +93,11 @@ def make_answers() -> tuple[bytes, bytes]:
     events = [f"data: {json.dumps(delta)}\n\n".encode()] * (CHUNKS - 1) + [b"data: [DONE]\n\n"]
     parts = b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events) + b"0\r\n\r\n"
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    return whole, head + parts
+    return whole, head + parts, head + b"%x\r\n%b\r\n" % (len(events[0]), events[0])
 
 
 class Upstream(asyncio.Protocol):
-    """Answers each request the moment it is whole."""
+    """Answers each request the moment it is whole; of the model "idle" a stream begins and goes no further."""
 
     answers = make_answers()
 
@@ -114,7 +114,8 @@ class Upstream(asyncio.Protocol):
         whole = len(body) >= int(length[1]) if length else b"chunked" not in head or body.endswith(b"0\r\n\r\n")
         if found and whole:
             self.pending = b""
-            self.transport.write(self.answers[_STREAMED.search(body) is not None])  # type: ignore[attr-defined]
+            which = 2 if b'"idle"' in body else int(_STREAMED.search(body) is not None)
+            self.transport.write(self.answers[which])  # type: ignore[attr-defined]
 
 
 class Caller(asyncio.Protocol):

@@ -140,11 +140,14 @@ class StreamReader:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, cut anywhere."""
-        *lines, rest = chunk.split(b"\n")
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._line:
+            lines[0] = bytes(self._line + lines[0])
+            self._line.clear()
         for line in lines:
-            if self._line:
-                line = bytes(self._line + line)
-                self._line.clear()
+            if self.finished or self.broken:
+                break
             self._end_line(line)
         self._line += rest
         if len(self._line) > MAX_LINE_BYTES:
@@ -165,8 +168,12 @@ class StreamReader:
         )
 
     def _end_line(self, line: bytes) -> None:
-        line = line.removesuffix(b"\r")
-        if self.finished or self.broken:
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        if not line:
+            if self._data:
+                data, self._data = self._data, []
+                self._end_event(data[0] if len(data) == 1 else b"\n".join(data))
             return
         self._bytes += len(line)
         if len(line) > MAX_LINE_BYTES or self._bytes > MAX_STREAM_BYTES:
@@ -174,10 +181,7 @@ class StreamReader:
         elif line in _DONE:
             self.finished = True  # at once: some servers close without the blank line that ends an event
         elif line.startswith(b"data:"):
-            self._data.append(line[5:].removeprefix(b" "))
-        elif not line and self._data:
-            data, self._data = b"\n".join(self._data), []
-            self._end_event(data)
+            self._data.append(line[6:] if line.startswith(b"data: ") else line[5:])
 
     def _end_event(self, data: bytes) -> None:
         try:
@@ -195,9 +199,10 @@ class StreamReader:
             self._usage = responses_wire.read_either_usage(event.usage)
         for choice in event.choices or ():
             delta = choice.delta or _Delta()
-            text, calls = delta.content or delta.refusal, delta.tool_calls or ()
-            self.output_chars += len(text or "")
-            for call in calls:
+            text = delta.content or delta.refusal
+            if text:
+                self.output_chars += len(text)
+            for call in delta.tool_calls or ():
                 self.output_chars += len((call.function and call.function.arguments) or "")
             if choice.index == 0:
                 self._read_choice(choice, delta)

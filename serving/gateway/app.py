@@ -16,6 +16,7 @@ from serving.gateway.attempt import Students
 from serving.gateway.capture import Recorder
 from serving.gateway.limits import Limits
 from serving.gateway.metrics import Metrics
+from serving.gateway.once import HEADER, answer_once
 from serving.gateway.pass_through import may_pass, pass_through
 from serving.gateway.pool import PooledUpstream
 from serving.gateway.refusals import Refused, loop, no_such_path, no_upgrade, our_fault
@@ -26,13 +27,14 @@ from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
 from serving.gateway.upstream import VIA
 from serving.gateway.wire import Gone, Receive, Request, Scope, Send, send_whole
+from serving.replays import KeptAnswers
 
 CALLS = {
     b"/v1/chat/completions": Dialect.OPENAI,
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
-COUNT_SECONDS = 0.5  # for one step at the shared counters; calls that wait for theirs go on alone once one takes longer
+COUNT_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
@@ -48,6 +50,7 @@ class Running:
     tasks: tuple[asyncio.Task[None], ...]
     siblings: Siblings | None
     counters: SharedCounters | None
+    answers: KeptAnswers | None
 
     def metrics(self) -> bytes:
         """The numbers of this process, or of all of them."""
@@ -60,8 +63,9 @@ class Running:
         await self.gateway.teachers.close()
         await self.gateway.students.http.close()
         await self.gateway.limits.close()
-        if self.counters:
-            await self.counters.close()
+        for shared in (self.counters, self.answers):
+            if shared:
+                await shared.close()
         self.spool.close()
         if self.siblings:
             self.siblings.publish()
@@ -123,7 +127,8 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     siblings = Siblings(slot.directory, slot.number, render=metrics.render) if slot else None
     watches = [snapshots.watch(), gateway.limits.tend(), *([siblings.watch()] if siblings else [])]
     tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
-    return Running(gateway=gateway, spool=spool, tasks=tasks, siblings=siblings, counters=counters)
+    answers = KeptAnswers(settings.answers_url, patience=COUNT_SECONDS) if settings.answers_url else None
+    return Running(gateway, spool, tasks, siblings=siblings, counters=counters, answers=answers)
 
 
 def _counters(settings: Settings) -> SharedCounters | None:
@@ -162,7 +167,7 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
     )
     gateway.metrics.in_flight += 1
     try:
-        await _dispatch(scope["method"], path, request, gateway)
+        await _dispatch(scope["method"], path, request, gateway, running.answers)
     except Gone:
         gateway.metrics.departed += 1
     except Refused as refused:
@@ -174,13 +179,16 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
         gateway.metrics.in_flight -= 1
 
 
-async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway) -> None:
+async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway, answers: KeptAnswers | None) -> None:
     if b"upgrade" in request.fields:
         raise no_upgrade()
     if b"via" in request.fields and _came_from_here(request):
         raise loop()
     if method == "POST" and path in CALLS:
-        await answer_call(request, gateway)
+        if answers is not None and HEADER in request.fields:
+            await answer_once(request, gateway, answers)
+        else:
+            await answer_call(request, gateway)
     elif may_pass(method, path, answered_here=CALLS):
         await pass_through(request, method, gateway)
     else:

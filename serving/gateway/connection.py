@@ -321,12 +321,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of the body. Raises Broken where it is a provisional answer's, which has none."""
+        self._overhead = 0
+        exchange = self._exchange
         if self._provisional:
             raise Broken("a provisional answer with a body")
-        self._overhead = 0
-        if self._exchange is None or self._surplus or not self._has_body:
+        if exchange is None or self._surplus or not self._has_body:
             return
-        if self._exchange.take(body) and self._reading:
+        if exchange.take(body) and self._reading:
             self._reading = False
             self._deadline = None
             self._open_transport().pause_reading()

@@ -50,6 +50,8 @@ class Metrics(Collector):
         self._student = Histogram()
         self.unrecorded = 0
         self.counted_alone = 0
+        self.replayed = 0
+        self.unkept = 0
         self.departed = 0
         self.connections_made = 0
         self.connections_reused = 0
@@ -100,6 +102,8 @@ class Metrics(Collector):
             "unrecorded_calls": self.unrecorded,
             "departed_callers": self.departed,
             "calls_counted_alone": self.counted_alone,
+            "calls_replayed": self.replayed,
+            "answers_unkept": self.unkept,
             "provider_connections_made": self.connections_made,
             "provider_connections_reused": self.connections_reused,
         }

@@ -36,6 +36,7 @@ class Settings:
     spool_dir: Path
     snapshot_key: bytes = field(repr=False)
     counters_url: str = field(default="", repr=False)  # where limits are counted; empty: each process counts by itself
+    answers_url: str = field(default="", repr=False)  # where answers are kept by idempotency keys; empty: nowhere
     host: str = "127.0.0.1"
     port: int = 8787
     processes: int = 1  # that take calls from the one port
@@ -51,7 +52,8 @@ class Settings:
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
     GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S,
-    TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), PROVIDER_ALLOW_PRIVATE and PRODUCTION.
+    TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without PRODUCTION, or VALKEY_URL),
+    PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
     """
@@ -67,7 +69,8 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         snapshot_file=Path(_text(environ, "SNAPSHOT_FILE")),
         spool_dir=Path(_text(environ, "SPOOL_DIR")),
         snapshot_key=snapshot_key(secret),
-        counters_url=_counters(environ),
+        counters_url=_valkey(environ, "COUNTERS_URL" if environ.get("COUNTERS_URL") else "VALKEY_URL"),
+        answers_url=_valkey(environ, "ANSWERS_URL" if environ.get("ANSWERS_URL") or production else "VALKEY_URL"),
         host=environ.get("GATEWAY_HOST") or "127.0.0.1",
         port=int(_number(environ, "GATEWAY_PORT", default=8787, low=0, high=65535)),
         processes=int(_number(environ, "GATEWAY_PROCESSES", default=1, low=1, high=256)),
@@ -103,8 +106,7 @@ def _text(environ: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _counters(environ: Mapping[str, str]) -> str:
-    name = "COUNTERS_URL" if environ.get("COUNTERS_URL") else "VALKEY_URL"
+def _valkey(environ: Mapping[str, str], name: str) -> str:
     url = environ.get(name, "")
     try:
         parts = urlsplit(url)

@@ -37,10 +37,11 @@ from tests.fakes.teacher import Teacher
 SECRET = b"a secret of this test run, long enough"
 TENANT = "0197a000-0000-7000-8000-000000000001"
 SUSPENDED = "0197a000-0000-7000-8000-000000000002"
+RIVAL_TENANT = "0197a000-0000-7000-8000-000000000003"
 WORKLOAD = "0197a000-0000-7000-8000-0000000000aa"
 DATA_KEY, SUBJECT_KEY = b"d" * 32, b"s" * 32
 SYSTEM = "You route customer messages. Answer with one label only."
-OWNER, PLAIN, STRANGER, IDLE = (mint_key(bytes([letter]) * 32) for letter in b"opsi")
+OWNER, PLAIN, STRANGER, IDLE, RIVAL = (mint_key(bytes([letter]) * 32) for letter in b"opsir")
 RATES = {
     "openai/gpt-4o": Rates(*map(Decimal, ("2.5", "10", "1.25", "2.5")), currency="USD"),
     "anthropic/claude-sonnet-4-5": Rates(*map(Decimal, ("3", "15", "0.3", "3.75")), currency="USD"),
@@ -139,6 +140,7 @@ class Stage:
             OWNER.digest: KeyEntry(tenant_id=TENANT, key_id="key-owner", may_override=True),
             PLAIN.digest: KeyEntry(tenant_id=TENANT, key_id="key-plain"),
             IDLE.digest: KeyEntry(tenant_id=SUSPENDED, key_id="key-idle"),
+            RIVAL.digest: KeyEntry(tenant_id=RIVAL_TENANT, key_id="key-rival"),
         }
         keys.pop(without, None)
         url = self.urls["teacher"]
@@ -156,7 +158,11 @@ class Stage:
             version=self.version,
             made_at=1.0,
             keys=keys,
-            tenants={TENANT: tenant, SUSPENDED: msgspec.structs.replace(tenant, active=False)},
+            tenants={
+                TENANT: tenant,
+                SUSPENDED: msgspec.structs.replace(tenant, active=False),
+                RIVAL_TENANT: msgspec.structs.replace(tenant, data_key=b"r" * 32),
+            },
             vllm_urls=(self.urls["replica"],),
             encoder_urls=(self.urls["encoder"],),
             rates=RATES,

@@ -42,6 +42,10 @@ class Raw:
             pass
         return b"".join(parts)
 
+    def some(self) -> bytes:
+        """What comes next."""
+        return self._socket.recv(65_536)
+
     def refusal(self) -> tuple[int, str]:
         """The status and the error's type of the one answer there is."""
         head, _, body = self.whole().partition(b"\r\n\r\n")

@@ -1,0 +1,212 @@
+"""A call under an `Idempotency-Key` is answered once, whoever asks how often; and no rival hears of it."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import openai
+import pytest
+import redis
+
+from serving import replays
+from serving.gateway import once
+from serving.replays import PREFIX
+from tests.fakes.serve import wait_for
+from tests.fakes.teacher import TEXT
+from tests.serving.gateway.cast import (
+    OWNER,
+    PLAIN,
+    RIVAL,
+    TENANT,
+    Got,
+    Stage,
+    anthropic_ask,
+    down,
+    get,
+    openai_ask,
+    post,
+    serve_gateway,
+    talk_to,
+)
+
+VALKEY = os.environ["VALKEY_URL"]
+
+
+@pytest.fixture
+def valkey() -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(VALKEY) as found:
+        yield found
+        for name in found.scan_iter(f"{PREFIX}:*"):
+            found.delete(name)
+
+
+@contextmanager
+def keeping(stage: Stage, url: str = VALKEY, **published) -> Iterator[Stage]:
+    """The stage with a gateway that keeps answers."""
+    stage.publish(**published)
+    with serve_gateway(stage, answers_url=url) as gateway:
+        stage.url = gateway.url
+        yield stage
+
+
+@pytest.fixture
+def kept(stage, valkey) -> Iterator[Stage]:
+    with keeping(stage) as found:
+        yield found
+
+
+def ask(stage: Stage, name: str, *, key: str = PLAIN.plain, path: str = "/v1/chat/completions", more=(), **body) -> Got:
+    headers = {"idempotency-key": name, **dict(more)}
+    whole = (anthropic_ask if path == "/v1/messages" else openai_ask)(**body)
+    return asyncio.run(post(stage.url, key=key, path=path, headers=headers, json=whole))
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_same_key_and_body_get_the_first_answer_again_and_nobody_is_asked_or_charged(kept, path, stream):
+    name = uuid4().hex
+    first, second = (ask(kept, name, path=path, stream=stream) for _ in range(2))
+    assert (second.status, second.body) == (first.status, first.body) == (200, first.body)
+    assert TEXT.encode() in first.body or stream
+    assert second.headers["content-type"] == first.headers["content-type"]
+    assert second.headers["x-understudy-call"] == first.headers["x-understudy-call"]
+    assert ("x-understudy-replayed" in first.headers, second.headers["x-understudy-replayed"]) == (False, "true")
+    assert len(kept.teacher.seen) == 1
+    kept.record()
+
+
+def test_the_sdk_reads_an_answer_that_is_sent_again(kept):
+    name = uuid4().hex
+    with talk_to(kept.url) as client:
+        told = {"idempotency-key": name}
+        texts = [
+            client.chat.completions.create(**openai_ask(), extra_headers=told).choices[0].message.content
+            for _ in range(2)
+        ]
+        streams = [
+            "".join(
+                chunk.choices[0].delta.content or ""
+                for chunk in client.chat.completions.create(
+                    **openai_ask(), stream=True, extra_headers={"idempotency-key": f"{name}-streamed"}
+                )
+                if chunk.choices
+            )
+            for _ in range(2)
+        ]
+    assert texts == streams == [TEXT, TEXT]
+    assert len(kept.teacher.seen) == 2
+
+
+def test_another_body_or_path_under_the_same_key_is_refused(kept):
+    name = uuid4().hex
+    ask(kept, name)
+    assert ask(kept, name, query="another").status == 422
+    assert ask(kept, name, path="/v1/messages").status == 422
+    assert len(kept.teacher.seen) == 1
+
+
+async def test_of_many_who_ask_at_once_one_is_answered_and_the_others_come_back(kept):
+    sent = {"headers": {"idempotency-key": uuid4().hex}, "json": openai_ask("delay-300")}
+    found = await asyncio.gather(*(post(kept.url, **sent) for _ in range(20)))
+    refused = [got for got in found if got.status == 409]
+    assert len(refused) == 19 and {got.headers["retry-after"] for got in refused} == {"1"}
+    assert len(kept.teacher.seen) == 1
+    assert (await post(kept.url, **sent)).status == 200
+    assert len(kept.teacher.seen) == 1
+
+
+def test_a_rival_s_key_of_the_same_name_is_another_one(kept):
+    name = uuid4().hex
+    ask(kept, name)
+    theirs = ask(kept, name, key=RIVAL.plain)
+    assert theirs.status == 200 and "x-understudy-replayed" not in theirs.headers
+    assert ask(kept, name, key=RIVAL.plain, query="another").status == 422
+    assert len(kept.teacher.seen) == 2
+
+
+def test_an_answer_of_another_tenant_cannot_be_opened_wherever_it_lies(kept, valkey, caplog):
+    name = uuid4().hex
+    ask(kept, name)
+    (mine,) = valkey.scan_iter(f"{PREFIX}:{{{TENANT}}}:*")
+    ask(kept, name, key=RIVAL.plain)
+    theirs = mine.replace(TENANT.encode(), b"0197a000-0000-7000-8000-000000000003")
+    valkey.hset(theirs, "answer", valkey.hget(mine, "answer"))
+    with caplog.at_level(logging.ERROR):
+        assert ask(kept, name, key=RIVAL.plain).status == 409
+    assert "cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("model", ["failing", "rate-limited", "broken"])
+def test_what_was_no_answer_is_asked_again(kept, model):
+    name = uuid4().hex
+    for times in (1, 2):
+        try:
+            ask(kept, name, model=model)
+        except Exception as error:  # noqa: BLE001  the client's own, for an answer that breaks off
+            assert model == "broken", error
+        wait_for(lambda times=times: len(kept.teacher.seen) == times)
+        kept.records(times)
+
+
+def test_whoever_left_before_the_answer_may_ask_again(kept):
+    name = uuid4().hex
+    client = openai.OpenAI(base_url=f"{kept.url}/v1", api_key=PLAIN.plain, max_retries=0, timeout=0.2)
+    with client, pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(**openai_ask("delay-600"), extra_headers={"idempotency-key": name})
+    kept.records(1)
+    wait_for(lambda: ask(kept, name, model="delay-600").status == 200, every=0.05)
+    assert len(kept.teacher.seen) == 2
+
+
+def test_answers_are_sealed_where_they_are_kept_and_gone_in_a_day(kept, valkey):
+    ask(kept, "order 4711", query="my secret parcel")
+    names = list(valkey.scan_iter(f"{PREFIX}:*"))
+    everything = b"".join(valkey.dump(name) for name in names)
+    assert len(names) == 2 and all(0 < valkey.ttl(name) <= replays.KEPT_SECONDS for name in names)
+    for secret in (b"4711", TEXT.encode(), b"parcel"):
+        assert secret not in everything and not any(secret in name for name in names)
+
+
+@pytest.mark.parametrize("whole", ["answer", "tenant"])
+def test_an_answer_that_is_too_much_to_keep_is_not_asked_for_twice(kept, monkeypatch, whole):
+    monkeypatch.setattr(*((once, "MOST_KEPT", 10) if whole == "answer" else (replays, "MOST_TENANT_BYTES", 10)))
+    name = uuid4().hex
+    assert ask(kept, name).status == 200
+    again = ask(kept, name)
+    assert (again.status, again.headers["x-should-retry"]) == (409, "false")
+    assert len(kept.teacher.seen) == 1
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256])
+def test_a_key_that_is_none_is_refused(kept, name):
+    assert ask(kept, name).status == 400
+    assert kept.teacher.seen == []
+
+
+@pytest.mark.parametrize("off", ["tenant", "call"])
+def test_whose_content_is_not_logged_has_none_kept(stage, valkey, off):
+    with keeping(stage, log_content=off == "call") as kept:
+        for _ in range(2):
+            assert ask(kept, "a", key=OWNER.plain, more=[("x-understudy-log", "off")] if off == "call" else ()).status
+    assert len(stage.teacher.seen) == 2 and list(valkey.scan_iter(f"{PREFIX}:*")) == []
+
+
+def test_with_nobody_to_keep_answers_calls_are_answered_all_the_same(stage):
+    with keeping(stage, url=down().replace("http", "redis")) as kept:
+        assert [ask(kept, "a").status for _ in range(2)] == [200, 200]
+        assert b"understudy_answers_unkept_total 2.0" in asyncio.run(get(f"{kept.url}/metrics")).body
+    assert len(stage.teacher.seen) == 2
+
+
+def test_the_claim_of_a_process_that_died_ends(valkey, kept):
+    async def claim():
+        answers = replays.KeptAnswers(VALKEY, patience=5)
+        assert await answers.claim(TENANT, "k", digest=b"d", token="dead") is None
+        assert (await answers.claim(TENANT, "k", digest=b"d", token="next")).is_under_way
+        await answers.close()
+
+    asyncio.run(claim())
+    assert 0 < valkey.ttl(f"{PREFIX}:{{{TENANT}}}:k") <= replays.CLAIM_SECONDS
