@@ -154,6 +154,11 @@ class StreamReader:
             self._line.clear()
             self.broken = self.broken or not self.finished
 
+    @property
+    def announced(self) -> Usage | None:
+        """What the provider said it has read, before it said what it wrote: Anthropic does so as a stream begins."""
+        return anthropic_wire.read_usage(self._counts) if self._counts else None
+
     def answer(self) -> Answer:
         """What has been assembled so far; `usage` is None where the provider has not announced it (yet)."""
         if self._whole is not None:

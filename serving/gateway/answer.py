@@ -51,7 +51,7 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
             await _answer_by_teacher(call, NOT_TRIED, request=request, gateway=gateway)
         else:
             await limit(measures=BUT_MONEY)  # a student's answers spend none, also where none is left
-            tried = await _try_student(call, entry, snapshot=snapshot, students=gateway.students)
+            tried = await _try_student(call, entry, snapshot=snapshot, gateway=gateway)
             if tried.answer is None:
                 await limit(measures=MONEY)
                 await _answer_by_teacher(call, tried, request=request, gateway=gateway)
@@ -106,7 +106,7 @@ def _choose(caller: Caller, ask: Ask, entry: RouteEntry | None) -> Route:
     return choose(entry, ask, draw=random.random(), audit_draw=random.random(), shadow_draw=random.random())
 
 
-async def _try_student(call: Call, entry: RouteEntry | None, *, snapshot: Snapshot, students: Students) -> Attempt:
+async def _try_student(call: Call, entry: RouteEntry | None, *, snapshot: Snapshot, gateway: Gateway) -> Attempt:
     query = call.route.query
     if entry is None or entry.student is None or entry.gate is None:
         return NOT_TRIED
@@ -119,9 +119,10 @@ async def _try_student(call: Call, entry: RouteEntry | None, *, snapshot: Snapsh
         ask=call.ask,
         call_id=call.id,
         created=int(call.at),
-        students=students,
+        students=gateway.students,
         snapshot=snapshot,
         salt=call.caller.tenant.salt,
+        estimate=partial(gateway.recorder.lengths.estimate, call.caller.key.tenant_id, call.fingerprint),
     )
 
 

@@ -2,16 +2,16 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import aiohttp
+import msgspec
 
 from ingestion.core.agreement import to_answer
-from ingestion.core.calls import Answer, Ask, Kind
+from ingestion.core.calls import Answer, Ask, Kind, Usage
 from ingestion.core.dialects import render_answer, render_stream
 from serving.core.accept import Accept, accept
-from serving.core.estimate import estimate_usage
 from serving.core.gates import Draft, Gate, Rung, StudentSpec
 from serving.core.snapshot import Snapshot
 from serving.student import UnableToDraft, draft
@@ -66,8 +66,13 @@ async def attempt(
     students: Students,
     snapshot: Snapshot,
     salt: str,
+    estimate: Callable[[Ask, Answer], Usage],
 ) -> Attempt:
-    """Ask the student, hold its draft against the gate, render it. Raises nothing but a cancellation."""
+    """Ask the student, hold its draft against the gate, render it. Raises nothing but a cancellation.
+
+    `estimate` counts tokens: those that callers see of a student's answer are by length, in both rungs, since the
+    student's own are no measure of the teacher's.
+    """
     made, score = None, None
     try:
         made = await students.draft(spec, query, snapshot=snapshot, salt=salt)
@@ -76,7 +81,7 @@ async def attempt(
         if not isinstance(verdict, Accept) or made.answer is None:
             reason = "malformed" if isinstance(verdict, Accept) else verdict.reason
             return Attempt(adapter=spec.adapter, reason=reason, draft=made, score=score)
-        answer = _show(spec, made.answer, ask=ask)
+        answer = _show(spec, made.answer, ask=ask, estimate=estimate)
         render = render_stream if ask.stream else render_answer
         body = render(ask, answer, call_id=call_id, created=created)
     except UnableToDraft as error:
@@ -87,15 +92,11 @@ async def attempt(
     return Attempt(adapter=spec.adapter, reason="accepted", draft=made, score=score, answer=answer, body=body)
 
 
-def _show(spec: StudentSpec, canonical_answer: str, *, ask: Ask) -> Answer:
-    """The canonical answer as the teacher would have written it; the model it names is the adapter.
-
-    The usage that callers see is by length, in both rungs: the student's own tokens are no measure of the teacher's.
-    """
+def _show(spec: StudentSpec, canonical_answer: str, *, ask: Ask, estimate: Callable[[Ask, Answer], Usage]) -> Answer:
+    """The canonical answer as the teacher would have written it; the model it names is the adapter."""
     kind, forms = Kind(spec.kind), spec.labels_display
     plain = to_answer(kind, canonical_answer, labels_display=forms, model=spec.adapter, usage=None)
-    usage = estimate_usage(ask, plain)
-    return to_answer(kind, canonical_answer, labels_display=forms, model=spec.adapter, usage=usage)
+    return msgspec.structs.replace(plain, usage=estimate(ask, plain))
 
 
 def _pick(urls: Sequence[str], *, down: str) -> str:

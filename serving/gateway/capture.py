@@ -13,7 +13,7 @@ from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Unshown, Usage, b
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
 from ingestion.spool import UnableToRecord
-from serving.core.estimate import CHARS_PER_TOKEN, estimate_usage
+from serving.core.estimate import CHARS_PER_TOKEN, Lengths
 from serving.core.limits import most_input
 from serving.core.routing import Route
 from serving.gateway.attempt import NOT_TRIED, Attempt
@@ -71,6 +71,7 @@ class Recorder:
     """Writes records to the spool and counts them. A full disk costs the record, not the call."""
 
     def __init__(self, spool: Appends, *, metrics: Metrics) -> None:
+        self.lengths = Lengths()
         self._spool = spool
         self._metrics = metrics
         self._failing = False
@@ -170,7 +171,9 @@ class Capture:
     def _outcome(self, *, complete: bool) -> Outcome:
         body = _decoded(b"".join(self._parts), self._encoding) if self._size <= self._most else None
         answer = self._answer(body)
-        usage, estimated = _usage(self._call, answer, status=self._status)
+        usage, estimated = _usage(self._call, answer, status=self._status, lengths=self._recorder.lengths)
+        if estimated and self._reader is not None and (told := self._reader.announced) is not None:
+            usage = msgspec.structs.replace(told, output_tokens=usage.output_tokens)
         return Outcome(
             status=self._status or 499,  # left, or shut down, before the teacher said anything
             complete=complete,
@@ -209,13 +212,15 @@ class Capture:
 
 
 def student_outcome(call: Call, attempt: Attempt) -> Outcome:
-    """A student's accepted answer, just before it is sent in one piece."""
+    """A student's accepted answer, just before it is sent in one piece. Raises ValueError where there is none."""
+    if attempt.answer is None or attempt.answer.usage is None:
+        raise ValueError("no answer of a student")
     return Outcome(
         status=200,
         complete=True,
         body=attempt.body,
         answer=attempt.answer,
-        usage=estimate_usage(call.ask, attempt.answer),
+        usage=attempt.answer.usage,
         estimated=True,
         first_byte_ms=(time.perf_counter() - call.started) * 1000,
     )
@@ -283,13 +288,15 @@ def _arm(route: Route, attempt: Attempt) -> tuple[Arm, str]:
     return route.arm, route.reason
 
 
-def _usage(call: Call, answer: Answer | None, *, status: int) -> tuple[Usage, bool]:
+def _usage(call: Call, answer: Answer | None, *, status: int, lengths: Lengths) -> tuple[Usage, bool]:
     """The provider's count, or ours and True. A refused call costs nothing, nor does what we have no measure of."""
+    tenant_id = call.caller.key.tenant_id
     if answer is not None and answer.usage is not None and call.asks_model:
+        lengths.learn(tenant_id, call.fingerprint, call.ask, answer, answer.usage)
         return answer.usage, False
     if status != 200 or not call.understood:
         return Usage(input_tokens=0, output_tokens=0), False
-    return estimate_usage(call.ask, answer), True
+    return lengths.estimate(tenant_id, call.fingerprint, call.ask, answer), True
 
 
 def _use(call: Call, outcome: Outcome) -> Usage | None:

@@ -44,7 +44,7 @@ SYSTEM = "You route customer messages. Answer with one label only."
 OWNER, PLAIN, STRANGER, IDLE, RIVAL = (mint_key(bytes([letter]) * 32) for letter in b"opsir")
 RATES = {
     "openai/gpt-4o": Rates(*map(Decimal, ("2.5", "10", "1.25", "2.5")), currency="USD"),
-    "anthropic/claude-sonnet-4-5": Rates(*map(Decimal, ("3", "15", "0.3", "3.75")), currency="USD"),
+    "anthropic/claude-sonnet-5-5": Rates(*map(Decimal, ("3", "15", "0.3", "3.75")), currency="USD"),
 }
 LABELS = ("track_shipment", "Claim_Damage", "other")
 
@@ -79,7 +79,7 @@ def openai_ask(model: str = "gpt-4o", query: str = "Where is my parcel 4711?", *
     return {"model": model, "messages": messages, **more}
 
 
-def anthropic_ask(model: str = "claude-sonnet-4-5", query: str = "Where is my parcel 4711?", **more) -> dict:
+def anthropic_ask(model: str = "claude-sonnet-5-5", query: str = "Where is my parcel 4711?", **more) -> dict:
     return {
         "model": model,
         "max_tokens": 50,

@@ -9,6 +9,7 @@ import httpx2
 import openai
 import pytest
 
+from serving.core.estimate import FEWEST
 from tests.fakes.serve import wait_for
 from tests.serving.gateway.cast import PLAIN, anthropic_ask, openai_ask, opened, read_spool, serve_gateway, talk_to
 
@@ -101,3 +102,25 @@ async def test_calls_side_by_side_are_recorded_once_each(live):
     assert {record.id for record in records} == set(ids)
     asked = sorted(json.loads(opened(record, "request"))["messages"][1]["content"] for record in records)
     assert asked == sorted(f"call {number}" for number in range(100))
+
+
+def test_what_an_anthropic_stream_announced_is_exact_also_where_it_breaks(live, claude):
+    broken = (anthropic.APIConnectionError, anthropic.APIStatusError, httpx2.RemoteProtocolError)
+    with claude.messages.create(**anthropic_ask("broken"), stream=True) as stream, pytest.raises(broken):
+        list(stream)
+    record = live.record()
+    assert (record.complete, record.usage_estimated, record.input_tokens) == (False, True, 21)
+    assert record.output_tokens > 0
+
+
+async def test_a_workload_s_counted_calls_teach_what_its_uncounted_ones_take(live):
+    live.teacher.tokens = (90, 9)
+    async with aiohttp.ClientSession(headers=HEADERS) as http:
+        for number in range(FEWEST + 1):
+            live.teacher.counts = number < FEWEST
+            live.teacher.tokens = (90, 9) if live.teacher.counts else None
+            async with http.post(f"{live.url}/v1/chat/completions", json=openai_ask()) as answer:
+                assert answer.status == 200
+    told, *_, guessed = sorted(await asyncio.to_thread(live.records, FEWEST + 1), key=lambda record: record.id)
+    assert (told.usage_estimated, told.input_tokens, told.output_tokens) == (False, 90, 9)
+    assert (guessed.usage_estimated, guessed.input_tokens, guessed.output_tokens) == (True, 90, 9)

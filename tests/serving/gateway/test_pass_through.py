@@ -54,10 +54,10 @@ def test_a_file_goes_up_by_the_sdk_and_is_no_pair_to_keep(live, talk):
 
 
 def test_a_count_of_tokens_is_not_a_use_of_them(live, claude):
-    counted = claude.messages.count_tokens(model="claude-sonnet-4-5", messages=[{"role": "user", "content": "x"}])
+    counted = claude.messages.count_tokens(model="claude-sonnet-5-5", messages=[{"role": "user", "content": "x"}])
     assert counted.input_tokens == 12
     record = live.record()
-    assert (record.dialect, record.asked_model) == ("anthropic", "claude-sonnet-4-5")
+    assert (record.dialect, record.asked_model) == ("anthropic", "claude-sonnet-5-5")
     assert (record.input_tokens, record.output_tokens, record.usage_estimated) == (0, 0, False)
 
 
