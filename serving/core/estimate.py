@@ -12,6 +12,8 @@ from ingestion.core.calls import Answer, Ask, Usage
 
 CHARS_PER_TOKEN: Final = 4
 FEWEST: Final = 20  # calls before a line says anything
+MANY: Final = 200  # calls of a workload; of those after them one of EACH is learnt from
+EACH: Final = 8
 ENOUGH: Final = 1000  # then what was learnt first counts half
 MOST_WORKLOADS: Final = 10_000  # whose lines are remembered; the oldest goes first
 
@@ -56,6 +58,12 @@ class Lines:
 
     read: Line = field(default_factory=Line)
     written: Line = field(default_factory=Line)
+    seen: int = 0
+
+    def is_to_skip(self) -> bool:
+        """One more call was seen: whether it is not worth learning from, because many were."""
+        self.seen += 1
+        return self.seen > MANY and self.seen % EACH != 0
 
 
 class Lengths:
@@ -66,14 +74,17 @@ class Lengths:
 
     def learn(self, tenant_id: str, fingerprint: str, ask: Ask, answer: Answer, usage: Usage) -> None:
         """A call whose provider told what it used."""
-        if not fingerprint or any(message.has_media for message in ask.messages):
+        if not fingerprint:
             return
         lines = self._known.get((tenant_id, fingerprint))
+        if lines is not None and lines.is_to_skip():
+            return
         if lines is None:
             if len(self._known) >= MOST_WORKLOADS:
                 del self._known[next(iter(self._known))]
             lines = self._known[tenant_id, fingerprint] = Lines()
-        lines.read.learn(read_chars(ask), usage.input_tokens)
+        if not any(message.has_media for message in ask.messages):
+            lines.read.learn(read_chars(ask), usage.input_tokens)
         lines.written.learn(written_chars(answer), usage.output_tokens)
 
     def estimate(self, tenant_id: str, fingerprint: str, ask: Ask, answer: Answer | None) -> Usage:

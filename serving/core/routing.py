@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import msgspec
 
-from ingestion.core.calls import Arm, Ask, Kind
+from ingestion.core.calls import Arm, Ask, Kind, Unshown
 from ingestion.core.templates import extract_query
 from serving.core.gates import StudentSpec
 from serving.core.snapshot import RouteEntry
@@ -17,7 +17,7 @@ _ANSWERING = frozenset({"canary", "ramping", "full"})  # elsewhere a share left 
 _IN_PLAY = _ANSWERING | {"shadow", "held"}
 
 
-class Route(msgspec.Struct, frozen=True, gc=False):
+class Route(Unshown, frozen=True, gc=False):
     """Who is to answer a call and why. `query` is what the student reads, None where it must not be asked.
 
     `wants_audit`: if the student answers, ask the teacher afterwards. `wants_shadow`: ask the student afterwards.

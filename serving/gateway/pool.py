@@ -61,11 +61,10 @@ class PooledUpstream:
         self._names = Names()
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def ask(self, method: str, url: str, *, headers: Headers, body: Body) -> Reply:
+    async def ask(self, method: str, base_url: str, target: str, *, headers: Headers, body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach."""
-        base, target = _split_url(url)
-        origin, authority = _parse_base(base)
-        head = _make_head(method, authority, target, headers, body)
+        origin, authority, prefix = _parse_base(base_url)
+        head = _make_head(method, authority, prefix + _encode(target), headers, body)
         connection = self._take_idle(origin) or await self._connect(origin)
         sent_at = self._loop.time()
         if body is not None and method in OFTEN_WITHOUT_BODY:
@@ -239,21 +238,19 @@ def _is_measured(headers: Headers) -> bool:
     return any(name == b"content-length" for name, _ in headers)
 
 
-def _split_url(url: str) -> tuple[str, bytes]:
-    """What leads to the server, and the target there. Raises UnableToReach on a target that is no request line's."""
-    scheme, _, rest = url.partition("://")
-    authority, _, path = rest.partition("/")
+def _encode(target: str) -> bytes:
+    """Raises UnableToReach on a target that is no request line's."""
     try:
-        return f"{scheme}://{authority}", b"/" + path.encode("latin-1")
+        return target.encode("latin-1")
     except UnicodeEncodeError as error:
         raise UnableToReach from error
 
 
 @lru_cache(maxsize=1024)
-def _parse_base(base: str) -> tuple[Origin, bytes]:
-    """Origin and host header. Raises UnableToReach where there is no host to ask."""
+def _parse_base(base_url: str) -> tuple[Origin, bytes, bytes]:
+    """Origin, host header, and what comes before each target. Raises UnableToReach where there is no host to ask."""
     try:
-        found = urlsplit(base)
+        found = urlsplit(base_url)
         host, port = (found.hostname or "").encode("idna").decode(), found.port
     except ValueError as error:  # a port that is none, a name that no server may be asked
         raise UnableToReach from error
@@ -262,4 +259,4 @@ def _parse_base(base: str) -> tuple[Origin, bytes]:
     named = f"[{host}]" if ":" in host else host
     header = named if port is None else f"{named}:{port}"
     secure = found.scheme == "https"
-    return Origin(host, port or (443 if secure else 80), secure), header.encode()
+    return Origin(host, port or (443 if secure else 80), secure), header.encode(), _encode(found.path.rstrip("/"))

@@ -96,7 +96,8 @@ class Lane:
 
 class _Errand(Unshown, frozen=True):
     method: str
-    url: str
+    base_url: str
+    target: str
     headers: Headers
     body: Body
 
@@ -179,7 +180,9 @@ class Teachers:
                 lane.breaker = after_passing(lane.breaker, now=now)
         opened = lane.breaker.opened
         try:
-            reply = await self._upstream.ask(errand.method, errand.url, headers=errand.headers, body=errand.body)
+            reply = await self._upstream.ask(
+                errand.method, errand.base_url, errand.target, headers=errand.headers, body=errand.body
+            )
         except UnableToReach as error:
             if error.down and errand.is_whole:
                 lane.breaker = after_failure(lane.breaker, opened=opened, now=self._clock())
@@ -192,7 +195,7 @@ def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Erran
     headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
     if not isinstance(body, bytes):  # whose length only the caller knows
         headers += [(name, value.strip()) for name, value in request.headers if name == b"content-length"]
-    return _Errand(method, caller.teacher.base_url + request.target, headers, body)
+    return _Errand(method, caller.teacher.base_url, request.target, headers, body)
 
 
 def _refusal(error: UnableToReach) -> Exception:

@@ -78,10 +78,11 @@ class Reply(Protocol):
 class Upstream(Protocol):
     """A client to teachers."""
 
-    async def ask(self, method: str, url: str, *, headers: Headers, body: Body) -> Reply:
+    async def ask(self, method: str, base_url: str, target: str, *, headers: Headers, body: Body) -> Reply:
         """Send one call; returns when status and headers are there. Raises UnableToReach.
 
-        A body that is on its way still has the length that `headers` give it, or is sent in chunks.
+        `target` is what follows `base_url`: the path and the query. A body that is on its way still has the length that
+        `headers` give it, or is sent in chunks.
         """
         ...
 

@@ -105,8 +105,5 @@ class Departure:
 
 def make_call_id(*, at: float, entropy: bytes) -> str:
     """A UUIDv7 (RFC 9562): milliseconds of `at`, then 10 bytes of `entropy`. Ids sort by time."""
-    value = int(at * 1000) << 80 | int.from_bytes(entropy[:10], "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    time, rest = f"{int(at * 1000):012x}", entropy.hex()
+    return f"{time[:8]}-{time[8:]}-7{rest[:3]}-{'89ab'[entropy[9] & 3]}{rest[3:6]}-{rest[6:18]}"

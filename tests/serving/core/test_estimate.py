@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ingestion.core.calls import Answer, Ask, Dialect, Finish, Message, ToolCall, Usage
 from serving.core import estimate
-from serving.core.estimate import ENOUGH, FEWEST, Lengths, Line, estimate_usage
+from serving.core.estimate import EACH, ENOUGH, FEWEST, MANY, Lengths, Line, estimate_usage
 
 
 def ask(text: str, *, media: bool = False) -> Ask:
@@ -44,8 +44,17 @@ def test_few_calls_teach_nothing_and_media_none():
     lengths = Lengths()
     teach(lengths, calls=FEWEST - 1)
     for _ in range(FEWEST):
-        lengths.learn("t", "f", ask("x", media=True), answer("y"), Usage(1000, 1))
+        lengths.learn("t", "g", ask("x", media=True), answer("y"), Usage(1000, 1))
     assert lengths.estimate("t", "f", ask("x" * 1000), None) == Usage(250, 0)
+    assert lengths.estimate("t", "g", ask("x" * 1000), None) == Usage(250, 0)
+
+
+def test_of_many_calls_some_still_teach():
+    lengths = Lengths()
+    teach(lengths, calls=MANY)
+    for _ in range(EACH * ENOUGH):
+        lengths.learn("t", "f", ask("x" * 1000), answer("y"), Usage(900, 1))
+    assert lengths.estimate("t", "f", ask("x" * 1000), None).input_tokens > 700
 
 
 def test_what_was_learnt_is_bounded_and_what_changed_is_learnt_anew(monkeypatch):

@@ -39,7 +39,7 @@ async def pool(*, timeout: float = 5.0, allow_private: bool = True) -> AsyncIter
 
 
 async def ask(upstream, url, *, method="POST", body=b"{}", headers=()):
-    return await upstream.ask(method, f"{url}/v1/x?a=1", headers=list(headers), body=body)
+    return await upstream.ask(method, url, "/v1/x?a=1", headers=list(headers), body=body)
 
 
 async def read_all(reply) -> bytes:

@@ -238,9 +238,9 @@ class Scripted:
         self.asked = asyncio.Event()
         self.failures = failures
 
-    async def ask(self, method, url, *, headers, body):
+    async def ask(self, method, base_url, target, *, headers, body):
         self.calls += 1
-        if self.sticks and url.startswith("http://stuck"):
+        if self.sticks and base_url.startswith("http://stuck"):
             self.asked.set()
             await asyncio.Event().wait()
         if self.calls <= self.failures:
