@@ -56,7 +56,8 @@ def gateway(core: int) -> Iterator[Target]:
         process = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=environ)
         try:
             os.sched_setaffinity(process.pid, {core})
-            target = Target("understudy", PORT, process.pid, {"authorization": f"Bearer {KEY.plain}"})
+            spool = Path(directory) / "spool"
+            target = Target("understudy", PORT, process.pid, {"authorization": f"Bearer {KEY.plain}"}, spool)
             wait_until_ready(target, process, path="/readyz")
             yield target
         finally:

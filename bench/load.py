@@ -28,12 +28,13 @@ _STREAMED = re.compile(rb'"stream":\s*true')
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is called: a port of this machine, the process behind it, and the headers it wants."""
+    """What is called: a port of this machine, the process behind it, the headers it wants, and where it records."""
 
     name: str
     port: int
     pid: int
     headers: Mapping[str, str]
+    spool: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

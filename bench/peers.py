@@ -5,8 +5,9 @@ the least that makes them forward: LiteLLM with a master key, Portkey with a pro
 own), the Rust router with a list of workers (it has none either). None of them keeps what passes. Ours checks a key,
 seals both bodies and has each record with the operating system before an answer's last byte.
 
-Each has one core to itself; the instant upstream and the load share the other. Rounds alternate between gateways, so
-that a machine's mood is shared; the table has medians, the ratios are of medians.
+All gateways share one core, and all but the one that is measured are idle; the instant upstream and the load share the
+other. Rounds alternate between gateways, so that a machine's mood is shared; the table has medians, the ratios are of
+medians.
 """
 
 import argparse
@@ -23,10 +24,10 @@ from bench.gateway import gateway, upstream
 from bench.load import CHUNKS, HEADINGS, UPSTREAM, Measured, Target, measure, wait_until_ready
 
 HOME = Path(__file__).resolve().parents[1] / ".state" / "bench"
-LITELLM = "litellm[proxy]==1.106.12"
+LITELLM = "1.106.12"
 PORTKEY = "1.15.2"
 HONO = "1.3.3"  # later ones break Portkey's streams
-ROUTER = "vllm-router==0.1.17"
+ROUTER = "0.1.17"
 MASTER_KEY = "sk-for-measurements-only"
 ADDRESS = f"http://127.0.0.1:{UPSTREAM}"
 START_SECONDS = 120.0
@@ -61,7 +62,7 @@ def direct(core: int) -> Iterator[Target]:
 def litellm(core: int) -> Iterator[Target]:
     """LiteLLM's proxy, one worker."""
     home = HOME / "litellm"
-    _install_python(home, LITELLM)
+    _install_python(home, f"litellm[proxy]=={LITELLM}")
     (home / "config.yaml").write_text(
         "model_list:\n"
         "  - model_name: gpt-4o\n"
@@ -99,7 +100,7 @@ def portkey(core: int) -> Iterator[Target]:
 def router(core: int) -> Iterator[Target]:
     """vLLM's router, in Rust: the next mark, without a key check or capture."""
     home = HOME / "router"
-    _install_python(home, ROUTER)
+    _install_python(home, f"vllm-router=={ROUTER}")
     command = [
         str(home / "bin" / "vllm-router"),
         "--worker-urls",
@@ -110,7 +111,7 @@ def router(core: int) -> Iterator[Target]:
         "round_robin",
     ]
     command += ["--prometheus-port", "18907", "--log-level", "error"]
-    with _started("vllm-router 0.1.17", command, core=core, port=18906, path="/liveness", headers={}) as one:
+    with _started(f"vllm-router {ROUTER}", command, core=core, port=18906, path="/liveness", headers={}) as one:
         yield one
 
 
@@ -146,8 +147,7 @@ def _run(*command: str, cwd: Path | None = None) -> None:
         raise SystemExit(done.stderr)
 
 
-GATEWAYS: dict[str, Opener] = {
-    "understudy": gateway,
+OTHERS: dict[str, Opener] = {
     "litellm": litellm,
     "portkey": portkey,
     "router": router,
@@ -203,7 +203,7 @@ def main() -> None:
     chosen = options.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
-    others = [GATEWAYS[name] for name in chosen.only.split(",") if name]
+    others = [OTHERS[name] for name in chosen.only.split(",") if name]
     with ExitStack() as stack:
         stack.enter_context(upstream(cores[-1]))
         targets = [stack.enter_context(opened(cores[0])) for opened in (direct, gateway, *others)]

@@ -79,7 +79,7 @@ async def _read_answer(reader: asyncio.StreamReader) -> None:
         await reader.readuntil(b"0\r\n\r\n")
 
 
-async def soak(target: Target, spool: Path, *, rate: float, seconds: float) -> list[float]:
+async def soak(target: Target, *, rate: float, seconds: float) -> list[float]:
     """Resident MiB at each look."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
@@ -91,7 +91,7 @@ async def soak(target: Target, spool: Path, *, rate: float, seconds: float) -> l
     looks = []
     while loop.time() < until:
         await asyncio.sleep(min(LOOK_SECONDS, max(0.0, until - loop.time())))
-        throw_away(spool)
+        throw_away(target)
         looks.append(resident(target.pid))
     await asyncio.gather(*runs)
     answered, late = (sum(getattr(pacer, name) for pacer in pacers) for name in ("answered", "late"))
@@ -99,9 +99,9 @@ async def soak(target: Target, spool: Path, *, rate: float, seconds: float) -> l
     return looks
 
 
-def throw_away(spool: Path) -> None:
+def throw_away(target: Target) -> None:
     """Delete the segments that nobody writes to any more."""
-    for path in spool.glob("*.spool"):
+    for path in target.spool.glob("*.spool") if target.spool else ():
         with path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -121,10 +121,9 @@ def main() -> None:
         with idle_streams(ours, IDLE):
             print(f"{IDLE} idle streams: {resident(ours.pid) - before:.1f} MiB more than {before:.1f}")
         most = measure(ours, connections=CONNECTIONS, stream=False, seconds=5).rate
-        spool = Path(f"/proc/{ours.pid}/environ").read_bytes().partition(b"SPOOL_DIR=")[2].partition(b"\0")[0].decode()
         print(f"at most {most:.0f} calls a second; {chosen.minutes:g} minutes at half of that", flush=True)
         started = time.monotonic()
-        looks = uvloop.run(soak(ours, Path(spool), rate=most / 2, seconds=chosen.minutes * 60))
+        looks = uvloop.run(soak(ours, rate=most / 2, seconds=chosen.minutes * 60))
         settled = looks[max(1, len(looks) // 10) :]
         spread = (max(settled) - min(settled)) / settled[0]
         print(f"resident MiB after each {LOOK_SECONDS:.0f} s: {' '.join(f'{look:.1f}' for look in looks)}")

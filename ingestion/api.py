@@ -134,6 +134,7 @@ class CallSerializer(serializers.ModelSerializer[Call]):
             "student_input_tokens",
             "student_output_tokens",
             "student_ms",
+            "queue_ms",
             "first_byte_ms",
             "total_ms",
             "teacher_cost",

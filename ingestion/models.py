@@ -97,6 +97,7 @@ class Call(TenantOwned):
     student_input_tokens = models.PositiveIntegerField(default=0)
     student_output_tokens = models.PositiveIntegerField(default=0)
     student_ms = models.FloatField(default=0)
+    queue_ms = models.FloatField(default=0)  # from its arrival until the teacher was asked
     first_byte_ms = models.FloatField(default=0)
     total_ms = models.FloatField(default=0)
     teacher_cost = models.DecimalField(null=True, **MONEY)  # what the provider charged; None where no price is known

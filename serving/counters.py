@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 
 import redis
-import redis.asyncio
+
+from serving.valkey import connect
 
 PREFIX: Final = "understudy:limit"
-MOST_CONNECTIONS = 16  # of a process; more steps than that wait for one
 
 # process, mine (taken by it), need, ahead, lease, amount, floor, until -> granted (-1: not so much is left), used.
 # What a process had taken before a flush is in the log's part, as far as the log has been counted in.
@@ -113,16 +113,7 @@ class SharedCounters:
 
     def __init__(self, url: str, *, process: str, patience: float) -> None:
         self._process = f"p:{process}"
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=MOST_CONNECTIONS,
-            timeout=patience,
-            socket_timeout=patience,
-            socket_connect_timeout=patience,
-            retry=None,
-            decode_responses=True,
-        )
-        self._valkey = redis.asyncio.Redis.from_pool(pool)
+        self._valkey = connect(url, patience=patience)
 
     async def step(self, name: str, step: Step) -> Taken:
         """Tell what this process has taken in all, and take more. Raises UnableToCount."""
@@ -174,5 +165,5 @@ def _told_plainly() -> Iterator[Any]:
         yield
     except redis.ResponseError as error:  # it answers, but not to this: it is full, say
         raise UnableToCount(type(error).__name__, away=False) from None
-    except (redis.RedisError, OSError, TimeoutError) as error:
+    except (redis.RedisError, OSError) as error:
         raise UnableToCount(type(error).__name__, away=True) from None

@@ -51,27 +51,30 @@ class Finish(StrEnum):
 
 
 class Unshown(msgspec.Struct, frozen=True, gc=False):
-    """What is made for each call, so it is cheap to make; and it holds people's words, so it shows none."""
+    """What is made for each call, so it is cheap to make; and it holds people's words, so it shows none.
+
+    Whatever derives from it is left alone by the garbage collector, which is inherited: a cycle through one stays.
+    """
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
 
 
-class ToolCall(Unshown, frozen=True, gc=False):
+class ToolCall(Unshown, frozen=True):
     """One function the model wants called; `arguments` is JSON text."""
 
     name: str
     arguments: str
 
 
-class Tool(Unshown, frozen=True, gc=False):
+class Tool(Unshown, frozen=True):
     """A function on offer; `schema` is its parameters' JSON Schema as canonical JSON text."""
 
     name: str
     schema: str
 
 
-class Message(Unshown, frozen=True, gc=False):
+class Message(Unshown, frozen=True):
     """One turn. `text` joins the text parts; `has_media` says that something else (image, audio, file) was there."""
 
     role: str  # system, user, assistant, tool
@@ -80,7 +83,7 @@ class Message(Unshown, frozen=True, gc=False):
     tool_calls: tuple[ToolCall, ...] = ()
 
 
-class Ask(Unshown, frozen=True, gc=False, kw_only=True):
+class Ask(Unshown, frozen=True, kw_only=True):
     """A call's request, read once. `raw` is what the teacher gets, byte for byte."""
 
     dialect: Dialect
@@ -111,7 +114,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cache_write_tokens: int = 0
 
 
-class Answer(Unshown, frozen=True, gc=False):
+class Answer(Unshown, frozen=True):
     """A model's whole answer, also when it came as a stream. `usage` is None where the provider gave none."""
 
     text: str
@@ -157,6 +160,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     student_input_tokens: int = 0  # what the student read and wrote, also when its answer was not used
     student_output_tokens: int = 0
     student_ms: float = 0.0
+    queue_ms: float = 0.0  # until the teacher was asked: limits, the student's try, a place in its tenant's lane
     first_byte_ms: float = 0.0
     total_ms: float = 0.0
     subject_hmac: str = ""

@@ -15,12 +15,12 @@ FEWEST: Final = 20  # calls before a line says anything
 MANY: Final = 200  # calls of a workload; of those after them one of EACH is learnt from
 EACH: Final = 8
 ENOUGH: Final = 1000  # then what was learnt first counts half
-MOST_WORKLOADS: Final = 10_000  # whose lines are remembered; the oldest goes first
+MOST_WORKLOADS: Final = 1000  # of a tenant, whose fits are remembered; the one longest unused goes first
 
 
 @dataclass(slots=True)
-class Line:
-    """Tokens over characters, by the sums of least squares."""
+class Fit:
+    """A line of tokens over characters, by the sums of least squares."""
 
     count: int = 0
     chars: int = 0
@@ -53,11 +53,11 @@ class Line:
 
 
 @dataclass(slots=True)
-class Lines:
+class Fits:
     """One workload's: of what is read, and of what is written."""
 
-    read: Line = field(default_factory=Line)
-    written: Line = field(default_factory=Line)
+    read: Fit = field(default_factory=Fit)
+    written: Fit = field(default_factory=Fit)
     seen: int = 0
 
     def is_to_skip(self) -> bool:
@@ -67,43 +67,49 @@ class Lines:
 
 
 class Lengths:
-    """What is known of each workload of each tenant; no tenant's calls teach another's."""
+    """What is known of each workload of each tenant; no tenant's calls teach another's, nor make it forgotten."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], Lines] = {}
+        self._known: dict[str, dict[str, Fits]] = {}
 
     def learn(self, tenant_id: str, fingerprint: str, ask: Ask, answer: Answer, usage: Usage) -> None:
         """A call whose provider told what it used."""
         if not fingerprint:
             return
-        lines = self._known.get((tenant_id, fingerprint))
-        if lines is not None and lines.is_to_skip():
+        known = self._known.setdefault(tenant_id, {})
+        fits = known.get(fingerprint)
+        if fits is None:
+            if len(known) >= MOST_WORKLOADS:
+                del known[next(iter(known))]
+            fits = known[fingerprint] = Fits()
+        elif fits.is_to_skip():
             return
-        if lines is None:
-            if len(self._known) >= MOST_WORKLOADS:
-                del self._known[next(iter(self._known))]
-            lines = self._known[tenant_id, fingerprint] = Lines()
+        else:
+            known[fingerprint] = known.pop(fingerprint)
         if not any(message.has_media for message in ask.messages):
-            lines.read.learn(read_chars(ask), usage.input_tokens)
-        lines.written.learn(written_chars(answer), usage.output_tokens)
+            fits.read.learn(read_chars(ask), usage.input_tokens)
+        if ask.n == 1:  # of several answers only the first is read
+            fits.written.learn(written_chars(answer), usage.output_tokens)
 
     def estimate(self, tenant_id: str, fingerprint: str, ask: Ask, answer: Answer | None) -> Usage:
         """Tokens of the ask and, if there is one, of the answer."""
-        lines = self._known.get((tenant_id, fingerprint)) or UNKNOWN
-        written = written_chars(answer) if answer is not None else 0
-        return Usage(
-            input_tokens=max(1, lines.read.guess(read_chars(ask))),
-            output_tokens=lines.written.guess(written) if written else 0,
-        )
+        return _guess(self._known.get(tenant_id, {}).get(fingerprint, UNKNOWN), ask, answer)
 
 
-UNKNOWN: Final = Lines()
+UNKNOWN: Final = Fits()
 
 
 def estimate_usage(ask: Ask, answer: Answer | None) -> Usage:
     """By a quarter of the characters, where nothing is known of the workload."""
+    return _guess(UNKNOWN, ask, answer)
+
+
+def _guess(fits: Fits, ask: Ask, answer: Answer | None) -> Usage:
     written = written_chars(answer) if answer is not None else 0
-    return Usage(input_tokens=max(1, UNKNOWN.read.guess(read_chars(ask))), output_tokens=UNKNOWN.written.guess(written))
+    return Usage(
+        input_tokens=max(1, fits.read.guess(read_chars(ask))),
+        output_tokens=fits.written.guess(written) if written else 0,
+    )
 
 
 def read_chars(ask: Ask) -> int:

@@ -17,7 +17,7 @@ _ANSWERING = frozenset({"canary", "ramping", "full"})  # elsewhere a share left 
 _IN_PLAY = _ANSWERING | {"shadow", "held"}
 
 
-class Route(Unshown, frozen=True, gc=False):
+class Route(Unshown, frozen=True):
     """Who is to answer a call and why. `query` is what the student reads, None where it must not be asked.
 
     `wants_audit`: if the student answers, ask the teacher afterwards. `wants_shadow`: ask the student afterwards.

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from ingestion.core.calls import Arm, Ask
+from ingestion.core.calls import Arm, Ask, Dialect
 from ingestion.core.dialects import UnableToParse, parse_ask
 from ingestion.core.fingerprint import fingerprint
 from serving.core.routing import Route, choose
@@ -40,9 +40,9 @@ class Gateway:
 async def answer_call(request: Request, gateway: Gateway) -> None:
     """Answer one call: the student if it is sure, the teacher if not; remember it either way. Raises Refused, Gone."""
     at, started = time.time(), time.perf_counter()
+    caller, raw = await read_call(request, gateway)
     snapshot = snapshot_in_force(gateway)
-    caller = authenticate(request.fields, request.dialect, snapshot)
-    ask = await _read_ask(request, announced=request.fields.get(b"content-length", b""), limit=gateway.max_body_bytes)
+    ask = _read_ask(request.dialect, raw)
     call, entry = _route(caller, ask, at=at, started=started)
     with call.reservation as reservation, Departure(request.watch) as departure:
         limit = partial(gateway.limits.reserve, reservation, caller, ask, entry, snapshot=snapshot_in_force(gateway))
@@ -68,12 +68,25 @@ def snapshot_in_force(gateway: Gateway) -> Snapshot:
     return snapshot
 
 
-async def _read_ask(request: Request, *, announced: bytes, limit: int) -> Ask:
+async def read_call(request: Request, gateway: Gateway) -> tuple[Caller, bytes]:
+    """Who calls, asked before the body is read and, where the world has changed meanwhile, after it; and the body.
+
+    Raises Refused, Gone.
+    """
+    snapshot = snapshot_in_force(gateway)
+    caller = authenticate(request.fields, request.dialect, snapshot)
     try:
-        raw = await read_body(request.receive, announced=announced, limit=limit)
-        return parse_ask(request.dialect, raw)
+        raw = await read_body(request, limit=gateway.max_body_bytes)
     except TooLarge as error:
-        raise too_large(limit) from error
+        raise too_large(gateway.max_body_bytes) from error
+    if (now := snapshot_in_force(gateway)) is not snapshot:
+        caller = authenticate(request.fields, request.dialect, now)
+    return caller, raw
+
+
+def _read_ask(dialect: Dialect, raw: bytes) -> Ask:
+    try:
+        return parse_ask(dialect, raw)
     except UnableToParse as error:
         raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
 
@@ -139,7 +152,9 @@ async def _answer_by_teacher(call: Call, tried: Attempt, *, request: Request, ga
     reply = None
     try:
         again = not call.ask.tied  # a conversation kept by the provider must not grow twice
-        reply = await gateway.teachers.ask(request, call.caller, method="POST", body=call.ask.raw, again=again)
+        reply = await gateway.teachers.ask(
+            request, call.caller, method="POST", body=call.ask.raw, again=again, placed=capture.leave_queue
+        )
         await relay(reply, capture, send=request.send, extra=capture.headers)
     except Refused as refused:
         capture.refuse(status=refused.status)

@@ -27,14 +27,14 @@ from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
 from serving.gateway.upstream import VIA
 from serving.gateway.wire import Gone, Receive, Request, Scope, Send, send_whole
-from serving.replays import KeptAnswers
+from serving.kept_answers import KeptAnswers
 
 CALLS = {
     b"/v1/chat/completions": Dialect.OPENAI,
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
-COUNT_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
+SHARED_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
@@ -90,8 +90,6 @@ class App:
             await self._live(receive, send)
         elif scope["type"] == "http" and self._running is not None:
             await _serve(scope, receive, send, self._running)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -127,14 +125,14 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     siblings = Siblings(slot.directory, slot.number, render=metrics.render) if slot else None
     watches = [snapshots.watch(), gateway.limits.tend(), *([siblings.watch()] if siblings else [])]
     tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
-    answers = KeptAnswers(settings.answers_url, patience=COUNT_SECONDS) if settings.answers_url else None
+    answers = KeptAnswers(settings.answers_url, patience=SHARED_SECONDS) if settings.answers_url else None
     return Running(gateway, spool, tasks, siblings=siblings, counters=counters, answers=answers)
 
 
 def _counters(settings: Settings) -> SharedCounters | None:
     if not settings.counters_url:
         return None
-    return SharedCounters(settings.counters_url, process=token_hex(8), patience=COUNT_SECONDS)
+    return SharedCounters(settings.counters_url, process=token_hex(8), patience=SHARED_SECONDS)
 
 
 def _teachers(settings: Settings, metrics: Metrics) -> Teachers:

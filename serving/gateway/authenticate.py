@@ -8,7 +8,7 @@ from serving.gateway.refusals import invalid_key, no_teacher, suspended
 from tenants.core.keys import digest_key
 
 
-class Caller(Unshown, frozen=True, gc=False, kw_only=True):
+class Caller(Unshown, frozen=True, kw_only=True):
     """A key in force and its tenant. `wants_teacher` and `wants_no_log` are headers of a key that may override."""
 
     key: KeyEntry

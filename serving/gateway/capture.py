@@ -54,7 +54,7 @@ class Call(Unshown, frozen=True, kw_only=True):
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
 
 
-class Outcome(Unshown, frozen=True, gc=False, kw_only=True):
+class Outcome(Unshown, frozen=True, kw_only=True):
     """What was answered, as far as it got. `body` is what the caller was sent, unencoded; None if it was too much."""
 
     status: int
@@ -64,6 +64,7 @@ class Outcome(Unshown, frozen=True, gc=False, kw_only=True):
     usage: Usage
     estimated: bool
     first_byte_ms: float
+    queue_ms: float = 0.0
     written: int = 0  # tokens of all that was written, by length; of a stream without the events around it
 
 
@@ -111,7 +112,12 @@ class Capture:
         self._parts: list[bytes] = []
         self._size = 0
         self._most = MOST_CAPTURED
+        self._queue_ms = 0.0
         self._first_byte_ms = 0.0
+
+    def leave_queue(self) -> None:
+        """The teacher is about to be asked."""
+        self._queue_ms = (time.perf_counter() - self._call.started) * 1000
 
     def begin(self, *, status: int, headers: Headers) -> None:
         """Note how the answer comes; a readable stream is followed event by event."""
@@ -172,7 +178,8 @@ class Capture:
         body = _decoded(b"".join(self._parts), self._encoding) if self._size <= self._most else None
         answer = self._answer(body)
         usage, estimated = _usage(self._call, answer, status=self._status, lengths=self._recorder.lengths)
-        if estimated and self._reader is not None and (told := self._reader.announced) is not None:
+        told = self._reader.announced if estimated and self._reader is not None else None
+        if told is not None and told.input_tokens:
             usage = msgspec.structs.replace(told, output_tokens=usage.output_tokens)
         return Outcome(
             status=self._status or 499,  # left, or shut down, before the teacher said anything
@@ -181,6 +188,7 @@ class Capture:
             answer=answer,
             usage=usage,
             estimated=estimated,
+            queue_ms=self._queue_ms,
             first_byte_ms=self._first_byte_ms,
             written=self._written(),
         )
@@ -261,6 +269,7 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
         student_input_tokens=draft.input_tokens if draft else 0,
         student_output_tokens=draft.output_tokens if draft else 0,
         student_ms=draft.ms if draft else 0.0,
+        queue_ms=outcome.queue_ms,
         first_byte_ms=outcome.first_byte_ms,
         total_ms=total_ms,
         subject_hmac=_hide_subject(tenant.subject_key, ask.subject),

@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection to a provider: a call goes out, its answer comes in, and no byte of one call is another's.
 
-llhttp reads the answers (by httptools, strictly, as uvicorn reads the calls). What is decided here: when an answer is
+llhttp reads the answers (by httptools, strictly, as it does the calls). What is decided here: when an answer is
 over, whether the connection may serve another call, how long silence is borne, and when to stop reading for a caller
 who reads slowly. Whoever sends what was not asked for loses the connection.
 """

@@ -1,7 +1,8 @@
 """One request on a caller's connection and its answer, as an ASGI application sees them.
 
 Besides ASGI's own there is one extension, `departure`: `scope["extensions"]["departure"](call)` has `call` called once
-the caller has left, where `receive` alone would take a task that waits for it; None takes that back.
+the caller has left, where `receive` alone would take a task that waits for it; None takes that back. It raises Gone
+where the caller has left already.
 """
 
 import asyncio
@@ -12,12 +13,12 @@ from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application
 
-from serving.gateway.wire import Headers, Message
+from serving.gateway.wire import Gone, Headers, Message, join_head
 
 MOST_BUFFERED = 65_536  # bytes of a body that nobody has asked for, before reading stops
 JOINED = 65_536  # bytes that are copied once rather than sent as two
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-WITHOUT_BODY = frozenset({204, 304})
+STATUSES_WITHOUT_BODY = frozenset({204, 304})
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,20 @@ class Line(Protocol):
         """There is room for more of the body."""
         ...
 
-    def end(self, exchange: "Exchange") -> None:
+    def end(self, exchange: "CallerExchange") -> None:
         """The answer is whole."""
         ...
 
+    def hang_up(self) -> None:
+        """Let what waits go out, and close."""
+        ...
 
-class Exchange:
+    def cut(self) -> None:
+        """Close so that the caller sees that something is missing."""
+        ...
+
+
+class CallerExchange:
     """Starts with a request's head; `take` brings its body."""
 
     __slots__ = (
@@ -67,7 +76,7 @@ class Exchange:
         self.complete = False  # the answer is whole
         self.task: asyncio.Task[None] | None = None
         self._line = line
-        self._continues = (b"expect", b"100-continue") in scope["headers"]  # the body waits for our word
+        self._continues = self._asks_to_continue()  # the body waits for our word
         self._parts: list[bytes] = []
         self._size = 0
         self._whole = False  # all of the request is here
@@ -78,6 +87,11 @@ class Exchange:
         self._bodiless = False
         self._chunked = False
         self._left: int | None = None  # bytes of the answer to come, where its head says how long it is
+
+    def _asks_to_continue(self) -> bool:
+        if self.scope["http_version"] != "1.1":
+            return False
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
 
     async def run(self, app: ASGI3Application, tasks: set[asyncio.Task[None]]) -> None:
         """Have it answered. An answer that stays without its end is ended by hanging up, which tells the caller."""
@@ -91,16 +105,14 @@ class Exchange:
                 self.task = None
             del self.scope["extensions"]  # which leads back here
             if not self.complete and not self.departed:
-                self._line.transport.close()
+                self._break_off()
 
     # ASGI
 
     async def receive(self) -> Message:
         """The next of the request's body; after its end, that the caller has left or is answered."""
-        if self._continues:
-            self._continues = False
-            self._line.transport.write(CONTINUE)
         while not (self.departed or self.complete):
+            self._say_continue()
             if self._parts or (self._whole and not self._told):
                 return self._next()
             self._line.read_on()
@@ -119,9 +131,9 @@ class Exchange:
             self._send_part(message["body"], more=message["more_body"])
 
     def _watch(self, call: Callable[[], None] | None) -> None:
-        self._on_departure = call
         if call is not None and self.departed:
-            call()
+            raise Gone
+        self._on_departure = call
 
     # what the connection tells
 
@@ -149,7 +161,13 @@ class Exchange:
 
     # the request
 
+    def _say_continue(self) -> None:
+        if self._continues and not (self._parts or self._whole or self.started):
+            self._line.transport.write(CONTINUE)
+        self._continues = False
+
     def _next(self) -> Message:
+        self._line.read_on()  # also where nothing more is to come: else nobody would see the caller leave
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self._size = 0
@@ -174,7 +192,7 @@ class Exchange:
         if self.started or b"transfer-encoding" in found:
             raise RuntimeError("not the beginning of an answer")
         length = found.get(b"content-length")
-        self._bodiless = status in WITHOUT_BODY or self.scope["method"] == "HEAD"
+        self._bodiless = status in STATUSES_WITHOUT_BODY or self.scope["method"] == "HEAD"
         self._chunked = length is None and not self._bodiless and self.scope["http_version"] == "1.1"
         self._left = None if length is None else int(length)
         head = [STATUS_LINES[status]]
@@ -182,15 +200,21 @@ class Exchange:
         head += [b"%b: %b\r\n" % pair for pair in self._line.defaults]
         if self._chunked:
             head.append(b"transfer-encoding: chunked\r\n")
-        self._settle_end(head, closes=b"connection: close\r\n" in head)
-        self._head = _join_head(head)
-        self.started = True
-
-    def _settle_end(self, head: list[bytes], *, closes: bool) -> None:
-        """Whether another request may follow; none where nobody knows if this one's body is still to come."""
-        self.keeps_open = self.keeps_open and not closes and not self._continues
+        closes = b"connection: close\r\n" in head
+        self.keeps_open = (
+            self.keeps_open and not closes and self._whole
+        )  # what follows half a request is the other half
         if not self.keeps_open and not closes:
             head.append(b"connection: close\r\n")
+        self._head = join_head(head)
+        self.started = True
+
+    def _break_off(self) -> None:
+        """Hang up in the middle. Where the end is the connection's own, it must not look like one."""
+        if self.started and not self._head and self._left is None and not self._chunked:
+            self._line.cut()
+        else:
+            self._line.hang_up()
 
     def _send_part(self, body: bytes, *, more: bool) -> None:
         if self.complete or not self.started:
@@ -217,11 +241,3 @@ class Exchange:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("an answer that is not as long as it says")
         return body
-
-
-def _join_head(lines: list[bytes]) -> bytes:
-    """Raises RuntimeError on what would begin a line of its own."""
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\x00" in head:
-        raise RuntimeError("a header that is none")
-    return head + b"\r\n"

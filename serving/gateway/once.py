@@ -1,24 +1,29 @@
 """Answers a call once: a second one under the same `Idempotency-Key` gets the first one's answer, for a day.
 
-Data flow: key and body are read → the key is claimed, or found → a new call is answered as ever while what is sent
-is copied → a whole answer is sealed and kept, and anything else leaves the key free → a known one's answer is sent
-again, asked of nobody and charged to nobody. Whose content is not logged has none kept either: there the key does
-nothing. Where nobody keeps answers for now, calls are answered as if they had no key.
+Data flow: key and body are read → the key is claimed, or found → a new call is answered as ever while what is sent is
+copied → a whole answer is sealed and kept before its last bytes leave, and anything else leaves the key free → a known
+one's answer is sent again, asked of nobody and charged to nobody. Whose content is not logged has none kept either:
+there the key does nothing. Where nobody keeps answers for now, calls are answered as if they had no key.
 """
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from secrets import token_hex
 
 import msgspec
 
 from ingestion.core.calls import Dialect
+from ingestion.core.dialects import UnableToParse, parse_answer
 from ingestion.core.sse import StreamReader
-from serving.gateway.answer import Gateway, answer_call, snapshot_in_force
-from serving.gateway.authenticate import Caller, authenticate
-from serving.gateway.refusals import Refused, too_large
-from serving.gateway.wire import Headers, Message, Request, Send, TooLarge, read_body, send_whole
-from serving.replays import Earlier, KeptAnswers, UnableToKeep
+from serving.gateway.answer import Gateway, answer_call, read_call
+from serving.gateway.authenticate import Caller
+from serving.gateway.metrics import Metrics
+from serving.gateway.refusals import Refused
+from serving.gateway.wire import Headers, Message, Request, Send, send_whole
+from serving.kept_answers import CLAIM_SECONDS, Claim, Earlier, KeptAnswers, UnableToKeep
 from tenants.core.sealing import UnableToOpen, open_sealed, seal
 
 HEADER = b"idempotency-key"
@@ -38,88 +43,131 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Copy:
-    """What is sent to a caller, copied as far as it is to be kept."""
+    """What is sent to a caller, copied as far as it may be kept. `keep` is awaited once, with None for too much, before
+    the part leaves that makes it a whole answer.
+    """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, dialect: Dialect, *, keep: Callable[[Kept | None], Awaitable[None]]) -> None:
+        self.is_kept = False
         self._send = send
+        self._dialect = dialect
+        self._keep = keep
         self._status = 0
         self._headers: Headers = []
+        self._reader: StreamReader | None = None
         self._parts: list[bytes] = []
         self._size = 0
-        self._complete = False
 
     async def send(self, message: Message) -> None:
         """As ASGI has it."""
-        await self._send(message)
         if message["type"] == "http.response.start":
-            self._status, self._headers = message["status"], message["headers"]
-            return
-        self._size += len(message["body"])
-        self._complete = not message["more_body"]
+            self._begin(message["status"], message["headers"])
+        elif not self.is_kept:
+            self._take(message["body"])
+            if self._is_whole(last=not message["more_body"]):
+                self.is_kept = True
+                await self._keep(self._kept())
+        await self._send(message)
+
+    def _begin(self, status: int, headers: Headers) -> None:
+        self._status = status
+        self._headers = [pair for pair in headers if pair[0] != b"content-length"]
+        if dict(headers).get(b"content-type", b"").startswith(b"text/event-stream"):
+            self._reader = StreamReader(self._dialect)
+
+    def _take(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._reader is not None:
+            self._reader.feed(part)
         if self._size <= MOST_KEPT:
-            self._parts.append(message["body"])
+            self._parts.append(part)
 
-    def is_whole(self, dialect: Dialect) -> bool:
-        """Whether it went out to its end, and was no error. Callers may hang up once a stream's last event is there."""
-        if self._status != 200 or self._complete or self._size > MOST_KEPT:
-            return self._status == 200 and self._complete
-        reader = StreamReader(dialect)
-        reader.feed(b"".join(self._parts))
-        return reader.finished
+    def _is_whole(self, *, last: bool) -> bool:
+        """Whether it is an answer, and all of one: callers may hang up once a stream's last event is there."""
+        if self._status != 200:
+            return False
+        if self._reader is not None:
+            return self._reader.finished and not self._reader.broken
+        return last and (self._size > MOST_KEPT or _is_answer(self._dialect, b"".join(self._parts)))
 
-    def kept(self) -> Kept | None:
-        """What may be sent again; None where it is too much."""
-        if self._size > MOST_KEPT:
-            return None
-        headers = [pair for pair in self._headers if pair[0] != b"content-length"]
-        return Kept(self._status, headers, b"".join(self._parts))
+    def _kept(self) -> Kept | None:
+        return Kept(self._status, self._headers, b"".join(self._parts)) if self._size <= MOST_KEPT else None
+
+
+def _is_answer(dialect: Dialect, body: bytes) -> bool:
+    try:
+        parse_answer(dialect, body)
+    except UnableToParse:
+        return False
+    return True
 
 
 async def answer_once(request: Request, gateway: Gateway, answers: KeptAnswers) -> None:
     """Answer as `answer_call` does, or again what was answered. Raises Refused, Gone."""
-    caller = authenticate(request.fields, request.dialect, snapshot_in_force(gateway))
+    key = _read_key(request)
+    caller, body = await read_call(request, gateway)
+    request = msgspec.structs.replace(request, receive=_Again(body).receive)
     if caller.wants_no_log or not caller.tenant.log_content:
         await answer_call(request, gateway)
         return
-    key = _read_key(request)
-    body = await _read(request, limit=gateway.max_body_bytes)
-    request = msgspec.structs.replace(request, receive=_Again(body).receive)
-    tenant_id, token = caller.key.tenant_id, token_hex(16)
+    claim = Claim(caller.key.tenant_id, key, token_hex(16))
     digest = sha256(request.target.encode("latin-1") + b"\0" + body).digest()
-    try:
-        earlier = await answers.claim(tenant_id, key, digest=digest, token=token)
-    except UnableToKeep as error:
-        gateway.metrics.unkept += 1
-        logger.warning("answers are not kept: %s", error)
-        await answer_call(request, gateway)
-        return
-    if earlier is None:
-        await _answer_and_keep(request, gateway, answers, caller, key=key, token=token)
+    earlier = None
+    with _noted(gateway.metrics):
+        earlier = await answers.claim(claim, digest=digest)
+    if earlier is None:  # also where nobody answered: it may be taken all the same
+        await _answer_and_keep(request, gateway, answers, caller, claim)
     else:
-        kept = _find(earlier, caller, key, digest=digest)
+        kept = _find(earlier, caller, claim, digest=digest)
         gateway.metrics.replayed += 1
         await send_whole(request.send, status=kept.status, headers=[*kept.headers, REPLAYED], body=kept.body)
 
 
 async def _answer_and_keep(
-    request: Request, gateway: Gateway, answers: KeptAnswers, caller: Caller, *, key: str, token: str
+    request: Request, gateway: Gateway, answers: KeptAnswers, caller: Caller, claim: Claim
 ) -> None:
-    copy = Copy(request.send)
-    tenant_id = caller.key.tenant_id
+    async def keep(kept: Kept | None) -> None:
+        with _noted(gateway.metrics):
+            await answers.keep(claim, _sealed(kept, caller, claim))
+
+    copy = Copy(request.send, request.dialect, keep=keep)
     try:
-        await answer_call(msgspec.structs.replace(request, send=copy.send), gateway)
+        async with _renewed(answers, claim):
+            await answer_call(msgspec.structs.replace(request, send=copy.send), gateway)
     finally:
-        try:
-            if copy.is_whole(request.dialect):
-                await answers.keep(tenant_id, key, token=token, answer=_sealed(copy.kept(), caller, key))
-            else:
-                await answers.release(tenant_id, key, token=token)
-        except UnableToKeep as error:  # the claim ends by itself
-            gateway.metrics.unkept += 1
-            logger.warning("an answer is not kept: %s", error)
+        if not copy.is_kept:
+            with _noted(gateway.metrics):
+                await asyncio.shield(answers.release(claim))
 
 
-def _find(earlier: Earlier, caller: Caller, key: str, *, digest: bytes) -> Kept:
+@asynccontextmanager
+async def _renewed(answers: KeptAnswers, claim: Claim) -> AsyncIterator[None]:
+    """Hold the key however long the answer takes."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(CLAIM_SECONDS / 4)
+            with suppress(UnableToKeep):
+                await answers.renew(claim)
+
+    renewing = asyncio.get_running_loop().create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+
+
+@contextmanager
+def _noted(metrics: Metrics) -> Iterator[None]:
+    """What cannot be kept is answered all the same, and counted."""
+    try:
+        yield
+    except UnableToKeep as error:
+        metrics.unkept += 1
+        logger.warning("answers are not kept: %s", error)
+
+
+def _find(earlier: Earlier, caller: Caller, claim: Claim, *, digest: bytes) -> Kept:
     """The earlier answer. Raises Refused where there is none to send."""
     if earlier.digest != digest:
         raise Refused(422, "invalid_request_error", "This Idempotency-Key came with another request.")
@@ -128,7 +176,7 @@ def _find(earlier: Earlier, caller: Caller, key: str, *, digest: bytes) -> Kept:
         raise Refused(409, "invalid_request_error", message, retry_after=1)
     try:
         if earlier.answer is not None:
-            opened = open_sealed(caller.tenant.data_key, earlier.answer, context=_context(caller, key))
+            opened = open_sealed(caller.tenant.data_key, earlier.answer, context=_context(claim))
             return msgspec.msgpack.decode(opened, type=Kept)
     except (UnableToOpen, msgspec.MsgspecError):
         logger.error("a kept answer cannot be read")
@@ -138,14 +186,14 @@ def _find(earlier: Earlier, caller: Caller, key: str, *, digest: bytes) -> Kept:
     raise refused
 
 
-def _sealed(kept: Kept | None, caller: Caller, key: str) -> bytes:
+def _sealed(kept: Kept | None, caller: Caller, claim: Claim) -> bytes:
     if kept is None:
         return b""
-    return seal(caller.tenant.data_key, msgspec.msgpack.encode(kept), context=_context(caller, key))
+    return seal(caller.tenant.data_key, msgspec.msgpack.encode(kept), context=_context(claim))
 
 
-def _context(caller: Caller, key: str) -> str:
-    return f"{caller.key.tenant_id}/once/answer/{key}/1"
+def _context(claim: Claim) -> str:
+    return f"{claim.tenant_id}/once/answer/{claim.key}/1"
 
 
 def _read_key(request: Request) -> str:
@@ -155,13 +203,6 @@ def _read_key(request: Request) -> str:
         message = f"Idempotency-Key has from 1 to {LONGEST_KEY} characters."
         raise Refused(400, "invalid_request_error", message)
     return sha256(sent).hexdigest()
-
-
-async def _read(request: Request, *, limit: int) -> bytes:
-    try:
-        return await read_body(request.receive, announced=request.fields.get(b"content-length", b""), limit=limit)
-    except TooLarge as error:
-        raise too_large(limit) from error
 
 
 class _Again:

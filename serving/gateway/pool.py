@@ -25,7 +25,7 @@ from serving.gateway.upstream import (
     UnableToReachInTime,
     returned_headers,
 )
-from serving.gateway.wire import Headers
+from serving.gateway.wire import Headers, join_head
 from tenants.addresses import AddressGuard
 
 CONNECT_SECONDS = 10.0  # to resolve a name, connect, and agree on TLS
@@ -184,11 +184,11 @@ class PooledUpstream:
 class PooledReply:
     """A `Reply` on a pooled connection, which is free again once the answer is whole, read or not."""
 
-    __slots__ = ("_exchange", "closed", "headers", "status")
+    __slots__ = ("_exchange", "headers", "on_close", "status")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self.closed: Callable[[], None] | None = None
+        self.on_close: Callable[[], None] | None = None
         self.status = exchange.status
         self.headers = returned_headers(exchange.headers)
         if self.status in (204, 304):  # the server would hold us to it
@@ -209,9 +209,9 @@ class PooledReply:
     def close(self) -> None:
         """Hang up if the body is not finished; harmless otherwise."""
         self._exchange.close()
-        closed, self.closed = self.closed, None
-        if closed is not None:
-            closed()
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
 
 
 def _send(connection: Connection, head: bytes, body: Body, *, headers: Headers, has_body: bool) -> Exchange:
@@ -222,16 +222,16 @@ def _send(connection: Connection, head: bytes, body: Body, *, headers: Headers, 
 
 def _make_head(method: str, authority: bytes, target: bytes, headers: Headers, body: Body) -> bytes:
     """Request line and headers. Raises UnableToReach on what would begin a line of its own."""
-    lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (method.encode(), target, authority)]
-    lines += [b"%b: %b" % pair for pair in headers]
+    lines = [b"%b %b HTTP/1.1\r\n" % (method.encode(), target), b"host: %b\r\n" % authority]
+    lines += [b"%b: %b\r\n" % pair for pair in headers]
     if isinstance(body, bytes):
-        lines.append(b"content-length: %d" % len(body))
+        lines.append(b"content-length: %d\r\n" % len(body))
     elif not _is_measured(headers) and (body is not None or method not in WITHOUT_BODY):
-        lines.append(b"content-length: 0" if body is None else b"transfer-encoding: chunked")
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\x00" in head:
-        raise UnableToReach
-    return head + b"\r\n\r\n"
+        lines.append(b"content-length: 0\r\n" if body is None else b"transfer-encoding: chunked\r\n")
+    try:
+        return join_head(lines)
+    except ValueError as error:
+        raise UnableToReach from error
 
 
 def _is_measured(headers: Headers) -> bool:

@@ -2,10 +2,12 @@
 
 llhttp reads the requests (by httptools). An answer's head leaves with the first part of its body, in one write. Nothing
 is timed for a caller who sends a request in one piece and reads the answer: a connection has one timer at most, which
-is looked at when it rings and not moved with every byte.
+is looked at when it rings and not moved with every byte. (Another runs while a caller does not take what waits for it.)
 """
 
 import asyncio
+import socket
+import struct
 import time
 from collections import deque
 from typing import Any
@@ -17,10 +19,13 @@ from uvicorn.server import ServerState
 
 from ingestion.core.calls import Dialect
 from ingestion.core.dialects import render_error
-from serving.gateway.exchange import STATUS_LINES, Exchange
+from serving.gateway.exchange import STATUS_LINES, CallerExchange
 from serving.gateway.wire import Headers
 
-MOST_HEAD = 65_536  # bytes of request line and headers
+MOST_HEAD = 65_536  # bytes of request line and headers, or of what frames a body, in one go
+MOST_QUEUED = 16  # requests that wait for the answers before theirs
+MOST_DRAINED = 16_000_000  # bytes of a request that was answered before it was whole
+DRAIN_SECONDS = 10.0  # and for how long they are read, so that its caller sees the answer
 HEAD_SECONDS = 20.0  # for a head to be whole, from the first byte or from when the connection was made
 BODY_SECONDS = 60.0  # without a byte of a body that is not whole
 READER_SECONDS = 60.0  # without a caller's taking what waits for it
@@ -32,7 +37,7 @@ NO_HTTP = "This is no HTTP request."
 KINDS = {400: "invalid_request_error", 408: "timeout_error", 431: "invalid_request_error"}
 
 
-class Connection(asyncio.Protocol):
+class CallerConnection(asyncio.Protocol):
     """A caller's connection: requests are answered in turn. Made by the server, of which it keeps the state."""
 
     transport: asyncio.Transport
@@ -45,19 +50,22 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.unused_since = 0.0  # by the monotonic clock
-        self.exchange: Exchange | None = None  # the one that is being answered, or was last
+        self.exchange: CallerExchange | None = None  # the one that is being answered, or was last
         self.writable: asyncio.Future[None] | None = None  # set while the caller does not take what waits for it
         self._app = config.loaded_app
         self._state = server_state
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # what follows the last answer is dropped
-        self._arriving: Exchange | None = None  # the one whose request is being read
-        self._queue: deque[Exchange] = deque()
+        self._arriving: CallerExchange | None = None  # the one whose request is being read
+        self._queue: deque[CallerExchange] = deque()
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head = 0  # bytes of a head that is not whole
+        self._framing = 0  # bytes that are no body's: of a head, of trailers, of what chunks are wrapped in
+        self._begun = 0  # heads that began in what was read last
         self._in_head = False
+        self._is_deaf = False  # what comes is dropped
+        self._drained: int | None = None  # bytes, of a request that nobody waits for any more
         self._is_reading = True
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -67,10 +75,10 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Hang up, after the answer under way."""
-        if self.exchange is None or self.exchange.complete:
-            self.transport.close()
-        else:
+        if self.exchange is not None and not self.exchange.complete:
             self.exchange.keeps_open = False
+        else:
+            self.hang_up()
 
     @property
     def is_unused(self) -> bool:
@@ -84,15 +92,15 @@ class Connection(asyncio.Protocol):
         """Headers that every answer gets."""
         return self._state.default_headers
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: CallerExchange) -> None:
         """The exchange's answer is whole: the next one's turn."""
         self._state.total_requests += 1
         self.unused_since = time.monotonic()
         if not exchange.keeps_open:
-            self.transport.close()
-        if self.transport.is_closing():
+            self._leave(exchange)
+        elif self.transport.is_closing():
             return
-        if self._queue:
+        elif self._queue:
             self._start(self._queue.popleft())
         else:
             self.read_on()
@@ -104,6 +112,19 @@ class Connection(asyncio.Protocol):
         if not self._is_reading and not self._queue:
             self._is_reading = True
             self.transport.resume_reading()
+
+    def hang_up(self) -> None:
+        """Let what waits go out, and close; though not for a caller who does not take it."""
+        self._deadline = None
+        if not self.transport.is_closing():
+            self.transport.close()
+            self._watch_reader()
+
+    def cut(self) -> None:
+        """Close so that the caller sees that something is missing."""
+        made = self.transport.get_extra_info("socket")
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def hold(self) -> None:
         """What has come is enough for now."""
@@ -134,28 +155,38 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what is whole needs no bound."""
-        if self.transport.is_closing():
+        if self._is_deaf or self.transport.is_closing():
             return
+        is_first, self._begun = self._arriving is None and not self._in_head, 0
+        self._framing += len(data)  # what turns out to be a body's, or an earlier request's, takes it back
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            return  # the app declines
+            self._is_deaf = True  # nobody knows where a request ends; the app declines
         except HttpParserError:
             self._refuse(400, NO_HTTP)
-            return
-        if self._in_head:
-            self._head += len(data)
-            if self._head > MOST_HEAD:
-                self._refuse(431, TOO_LONG)
-            elif self._deadline is None:
-                self._expect(HEAD_SECONDS)
+        else:
+            if is_first and self._begun == 1 and self._in_head:
+                self._framing = len(data)  # all of it is this head's
+            self._bound(len(data))
+
+    def _bound(self, size: int) -> None:
+        """See to it that a request that is not whole yet goes on, and comes to an end."""
+        if self._framing > MOST_HEAD and (self._in_head or self._arriving is not None):
+            self._refuse(431, TOO_LONG)
+        elif self._drained is not None:
+            self._drained += size
+            if self._drained > MOST_DRAINED:
+                self.hang_up()
         elif self._arriving is not None:
             self._expect(BODY_SECONDS)
+        elif self._in_head and self._deadline is None:
+            self._expect(HEAD_SECONDS)
 
     def pause_writing(self) -> None:
         """The caller does not take what waits for it."""
         self.writable = self._loop.create_future()
-        self._reader_timer = self._loop.call_later(READER_SECONDS, self.transport.abort)
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         """The caller takes it again."""
@@ -167,8 +198,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
+        self._begun += 1
         self._url, self._headers = b"", []
-        self._in_head, self._head, self._deadline = True, 0, None
+        self._in_head, self._framing, self._deadline = True, 0, None
 
     def on_url(self, url: bytes) -> None:
         """A part of the address."""
@@ -182,7 +214,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """A head is whole: its body begins, if it has one."""
         self._in_head, self._deadline = False, None
-        if self.transport.is_closing():
+        if self._is_deaf or self.transport.is_closing():
             return
         size = len(self._url)
         for name, value in self._headers:
@@ -195,24 +227,31 @@ class Connection(asyncio.Protocol):
         if self.is_unused:
             self._start(exchange)
         else:
-            self._queue.append(exchange)
-            self.hold()
+            self._wait_in_line(exchange)
+
+    def _wait_in_line(self, exchange: CallerExchange) -> None:
+        self._queue.append(exchange)
+        self.hold()
+        if len(self._queue) == MOST_QUEUED:
+            self._is_deaf = True
+            exchange.keeps_open = False
 
     def on_body(self, body: bytes) -> None:
         """A part of a body; of a request that was refused, none is wanted."""
+        self._framing = 0
         if self._arriving is not None and self._arriving.take(body):
             self.hold()
 
     def on_message_complete(self) -> None:
         """A request is whole."""
-        self._deadline = None
+        self._framing, self._deadline = 0, None
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             arriving.take_end()
-            if arriving.complete and arriving is self.exchange and not self.transport.is_closing():
-                self._expect(UNUSED_SECONDS)  # it was answered before it was whole
+        if self._drained is not None:
+            self.hang_up()
 
-    def _make_exchange(self) -> Exchange:
+    def _make_exchange(self) -> CallerExchange:
         parser, headers = self._parser, self._headers
         url = parse_url(self._url)
         path: bytes = url.path or b"/"
@@ -228,9 +267,19 @@ class Connection(asyncio.Protocol):
             "query_string": url.query or b"",
             "headers": headers,
         }
-        return Exchange(self, scope, keeps_open=version == "1.1" and parser.should_keep_alive())
+        keeps_open = version == "1.1" and parser.should_keep_alive() and not parser.should_upgrade()
+        return CallerExchange(self, scope, keeps_open=keeps_open)
 
-    def _start(self, exchange: Exchange) -> None:
+    def _leave(self, exchange: CallerExchange) -> None:
+        """Close after the last answer: where its request is not whole, once that is, or after a while."""
+        if exchange is not self._arriving:
+            self.hang_up()
+            return
+        self._drained = 0
+        self._expect(DRAIN_SECONDS)
+        self.read_on()
+
+    def _start(self, exchange: CallerExchange) -> None:
         self.exchange = exchange
         exchange.task = self._loop.create_task(exchange.run(self._app, self._state.tasks))
         self._state.tasks.add(exchange.task)
@@ -251,10 +300,22 @@ class Connection(asyncio.Protocol):
             return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._look)
-        elif self._arriving is not None and not self._is_reading:  # we are those who are slow
+        elif not self._is_reading or (self._in_head and not self.is_unused):  # we are those who are slow
             self._expect(BODY_SECONDS)
         else:
             self._refuse(408, TOO_SLOW)
+
+    def _watch_reader(self) -> None:
+        """See in a while whether the caller has taken any of what waits now."""
+        waits = self.transport.get_write_buffer_size()
+        if waits:
+            self._reader_timer = self._loop.call_later(READER_SECONDS, self._look_at_reader, waits)
+
+    def _look_at_reader(self, waited: int) -> None:
+        if self.transport.get_write_buffer_size() < waited:
+            self._watch_reader()
+        else:
+            self.transport.abort()
 
     def _wake_writer(self) -> None:
         if self.writable is not None and not self.writable.done():
@@ -265,7 +326,6 @@ class Connection(asyncio.Protocol):
         """Say no and hang up. Nothing is said where it would be taken for an earlier request's answer, or a part of it,
         nor where nothing was asked.
         """
-        self._deadline = None
         if self.transport.is_closing():
             return
         asked = self._in_head or self._arriving is not None or status == 400
@@ -273,10 +333,10 @@ class Connection(asyncio.Protocol):
             body = render_error(Dialect.OPENAI, status=status, kind=KINDS[status], message=message)
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINES[status] + head + body)
-        self.transport.close()
+        self.hang_up()
 
     def _is_answering(self) -> bool:
         """Whether what is said now would not be the answer to what is being read."""
-        if self.exchange is None or self.exchange.complete:
+        if self.exchange is None:
             return False
-        return self.exchange.started or self.exchange is not self._arriving
+        return self.exchange.started if self.exchange is self._arriving else not self.exchange.complete

@@ -21,7 +21,7 @@ class Refused(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
-        self.extra: Headers = []  # what a call that was already routed tells its caller
+        self.extra: Headers = []  # what the caller is told besides
 
     def headers(self) -> Headers:
         """Response headers besides the length."""

@@ -12,7 +12,7 @@ import uvicorn
 
 from serving.gateway.app import App
 from serving.gateway.listener import BACKLOG, Listener
-from serving.gateway.protocol import Connection
+from serving.gateway.protocol import CallerConnection
 from serving.gateway.settings import Settings
 from serving.gateway.slot import Slot
 
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 
 def server_config(settings: Settings, app: App) -> uvicorn.Config:
-    """No access log: paths and sizes are in the metrics."""
+    """uvicorn starts, listens and stops; connections are ours. No access log: calls are in the log and the metrics."""
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=Connection,
+        http=CallerConnection,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -42,7 +42,6 @@ def server_config(settings: Settings, app: App) -> uvicorn.Config:
         date_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=GIVE_UP_SECONDS,
     )
 
@@ -83,7 +82,7 @@ class Server(uvicorn.Server):
         self.started = True
 
     def _make_protocol(self) -> asyncio.Protocol:
-        return Connection(self.config, self.server_state, self.lifespan.state)
+        return CallerConnection(self.config, self.server_state, self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: tell the supervisor once that calls can be answered. Gives whether to stop."""
@@ -132,5 +131,5 @@ class Server(uvicorn.Server):
             if connection.is_unused and now - max(since, connection.unused_since) > LAST_CALLS_SECONDS:
                 connection.shutdown()
 
-    def _connections(self) -> list[Connection]:
-        return [found for found in self.server_state.connections if isinstance(found, Connection)]
+    def _connections(self) -> list[CallerConnection]:
+        return [found for found in self.server_state.connections if isinstance(found, CallerConnection)]

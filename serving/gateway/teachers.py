@@ -17,6 +17,7 @@ from serving.core.retries import FIRST, earn, wait_asked_for
 from serving.gateway.authenticate import Caller
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import (
+    Refused,
     no_place_in_time,
     teacher_late,
     teacher_left_alone,
@@ -48,7 +49,7 @@ class Lane:
         return True
 
     async def wait(self, *, most: int) -> None:
-        """Wait for a place, where all are taken. Raises Refused where as many wait already."""
+        """Wait for a place, where all are taken. Raises Refused where as many wait already, or none came in time."""
         if len(self.waiting) >= most:
             raise too_many_in_flight(2 * most)
         turn = asyncio.get_running_loop().create_future()
@@ -119,22 +120,32 @@ class Teachers:
         self._metrics = metrics
         self._lanes: dict[tuple[str, str], Lane] = {}
 
-    async def ask(self, request: Request, caller: Caller, *, method: str, body: Body, again: bool) -> Reply:
+    async def ask(
+        self,
+        request: Request,
+        caller: Caller,
+        *,
+        method: str,
+        body: Body,
+        again: bool,
+        placed: Callable[[], None] = lambda: None,
+    ) -> Reply:
         """Send the caller's request to the tenant's own provider, whoever the caller says it is for. Raises Refused.
 
-        `again`: it may be sent a second time where the provider did not work on it, or asks for that. The reply holds
-        the call's place until it is closed.
+        `again`: it may be sent a second time where the provider did not work on it, or asks for that. `placed` is
+        called once the call has its place, which the reply holds until it is closed.
         """
         lane = self._lane(caller)
         if not lane.take(most=self._most):
             await lane.wait(most=self._most)
+        placed()
         reply = None
         try:
             reply = await self._ask(lane, _errand(request, caller, method, body), again=again)
         finally:
             if reply is None:
                 lane.leave()
-        reply.closed = lane.leave
+        reply.on_close = lane.leave
         return reply
 
     async def close(self) -> None:
@@ -198,5 +209,5 @@ def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Erran
     return _Errand(method, caller.teacher.base_url, request.target, headers, body)
 
 
-def _refusal(error: UnableToReach) -> Exception:
+def _refusal(error: UnableToReach) -> Refused:
     return teacher_late() if isinstance(error, UnableToReachInTime) else teacher_unreachable()

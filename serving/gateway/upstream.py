@@ -54,12 +54,12 @@ class UnableToFinish(Exception):
 class Reply(Protocol):
     """A teacher's answer whose body has not been read yet. `headers` are fit to be passed on.
 
-    `closed`, if it is set, is called once, as the reply is closed.
+    `on_close`, if it is set, is called once, as the reply is closed.
     """
 
     status: int
     headers: Headers
-    closed: Callable[[], None] | None
+    on_close: Callable[[], None] | None
 
     @property
     def is_over(self) -> bool:

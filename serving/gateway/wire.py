@@ -18,7 +18,7 @@ class Request(Unshown, frozen=True):
     """One HTTP request in a dialect. Header names are lower case; `target` is the path and the query as sent.
 
     `fields` are the headers by name, of those that are repeated the last. `watch(call)` has `call` called once the
-    caller has left; `watch(None)` takes that back.
+    caller has left, or raises Gone where that was before; `watch(None)` takes it back.
     """
 
     dialect: Dialect
@@ -38,11 +38,12 @@ class TooLarge(Exception):
     """The request's body is over the limit."""
 
 
-async def read_body(receive: Receive, *, announced: bytes, limit: int) -> bytes:
-    """The whole request body; `announced` is its content-length, if any. Raises TooLarge (unread, if it can), Gone."""
+async def read_body(request: Request, *, limit: int) -> bytes:
+    """The whole request body. Raises TooLarge (unread, if it can), Gone."""
+    announced = request.fields.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limit:
         raise TooLarge
-    message = await receive()
+    message = await request.receive()
     parts: list[bytes] = []
     size = 0
     while message["type"] == "http.request":
@@ -52,8 +53,16 @@ async def read_body(receive: Receive, *, announced: bytes, limit: int) -> bytes:
             raise TooLarge
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        message = await receive()
+        message = await request.receive()
     raise Gone
+
+
+def join_head(lines: list[bytes]) -> bytes:
+    """A head of these lines, each with its end. Raises ValueError where one would begin another."""
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\x00" in head:
+        raise ValueError("a line that is more than one")
+    return head + b"\r\n"
 
 
 def send_start(send: Send, *, status: int, headers: Headers) -> Awaitable[None]:

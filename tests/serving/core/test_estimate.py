@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ingestion.core.calls import Answer, Ask, Dialect, Finish, Message, ToolCall, Usage
 from serving.core import estimate
-from serving.core.estimate import EACH, ENOUGH, FEWEST, MANY, Lengths, Line, estimate_usage
+from serving.core.estimate import EACH, ENOUGH, FEWEST, MANY, Fit, Lengths, estimate_usage
 
 
 def ask(text: str, *, media: bool = False) -> Ask:
@@ -64,7 +64,7 @@ def test_what_was_learnt_is_bounded_and_what_changed_is_learnt_anew(monkeypatch)
         teach(lengths, fingerprint=fingerprint)
     assert lengths.estimate("t", "first", ask("x" * 1000), None) == Usage(250, 0)
     assert lengths.estimate("t", "third", ask("x" * 1000), None) != Usage(250, 0)
-    line = Line()
+    line = Fit()
     for _ in range(ENOUGH):
         line.learn(100, 20)
     for _ in range(5 * ENOUGH):
@@ -76,7 +76,7 @@ def test_what_was_learnt_is_bounded_and_what_changed_is_learnt_anew(monkeypatch)
     seen=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 2**31 - 1)), max_size=60), chars=st.integers(0, 10**7)
 )
 def test_whatever_providers_say_a_guess_is_a_number_that_could_be(seen, chars):
-    line = Line()
+    line = Fit()
     for read, tokens in seen:
         line.learn(read, tokens)
     assert 0 <= line.guess(chars) <= 2 * chars + 64

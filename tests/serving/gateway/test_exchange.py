@@ -7,7 +7,8 @@ import time
 import pytest
 
 from serving.gateway import protocol
-from serving.gateway.exchange import Exchange
+from serving.gateway.exchange import CallerExchange
+from serving.gateway.wire import Gone
 from tests.fakes.serve import wait_for
 from tests.fakes.teacher import TEXT
 from tests.serving.gateway.cast import PLAIN, openai_ask
@@ -87,13 +88,45 @@ def test_a_head_request_is_told_the_length_and_sent_no_body(live):
     assert raw.startswith(b"HTTP/1.1 200 ") and raw.endswith(b"\r\n\r\n") and raw.count(b"\r\n\r\n") == 1
 
 
-def test_a_refusal_before_the_body_is_whole_does_not_take_the_rest_for_the_next_request(live):
+def test_whoever_is_refused_before_the_body_is_whole_may_finish_it_and_is_then_hung_up_on(live):
     body = json.dumps(openai_ask()).encode()
     stranger = HEAD.replace(PLAIN.plain, "nobody") + f"content-length: {len(body)}\r\n\r\n"
     with Raw(live.url) as caller:
         assert caller.send(stranger).send(body[:20]).some().startswith(b"HTTP/1.1 401 ")
-        caller.send(body[20:]).send(request(more="connection: close\r\n"))
-        assert [status for status, _ in answers(caller.whole())] == [200]
+        assert caller.send(body[20:]).send(request()).whole() == b""
+    assert live.teacher.seen == []
+
+
+@pytest.mark.parametrize("bound", ["MOST_DRAINED", "DRAIN_SECONDS"])
+def test_what_nobody_waits_for_any_more_is_not_read_for_ever(live, monkeypatch, bound):
+    monkeypatch.setattr(protocol, bound, 1000 if bound == "MOST_DRAINED" else 0.3)
+    with Raw(live.url) as caller:
+        caller.send(HEAD.replace(PLAIN.plain, "nobody") + "content-length: 500000000\r\n\r\n")
+        assert caller.some().startswith(b"HTTP/1.1 401 ")
+
+        def is_gone() -> bool:
+            try:
+                caller.send(b"x" * 100)
+            except OSError:
+                return True
+            return False
+
+        wait_for(is_gone, every=0.01)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["read whole", "read in part"])
+async def test_whoever_leaves_is_noticed_however_long_the_prompt_was(live, ends):
+    body = json.dumps(openai_ask("silent", query="x" * 200_000)).encode()
+    _, writer = await asyncio.open_connection(*live.url.removeprefix("http://").split(":"))
+    writer.write(f"{HEAD}content-length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+    await asyncio.to_thread(wait_for, lambda: live.teacher.seen)
+    if ends:
+        writer.close()
+    else:
+        writer.transport.abort()
+    await asyncio.to_thread(wait_for, lambda: live.teacher.left == 1)
+    assert not (await asyncio.to_thread(live.record)).complete
 
 
 def test_a_connection_that_nobody_uses_is_let_go_and_one_in_use_is_not(live, monkeypatch):
@@ -116,6 +149,7 @@ class Wire:
         self.written = b""
         self.closed = self.ended = False
         self.transport, self.writable, self.defaults = self, None, []
+        self.was_cut = False
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -126,12 +160,23 @@ class Wire:
     def read_on(self) -> None:
         pass
 
-    def end(self, exchange: Exchange) -> None:
+    def end(self, exchange: CallerExchange) -> None:
         self.ended = True
 
+    def hang_up(self) -> None:
+        self.closed = True
 
-def exchange(wire: Wire, *, method: str = "GET") -> Exchange:
-    return Exchange(wire, {"method": method, "headers": [], "http_version": "1.1"}, keeps_open=True)
+    def cut(self) -> None:
+        self.closed = self.was_cut = True
+
+
+def exchange(wire: Wire, *, method: str = "GET", version: str = "1.1", headers=()) -> CallerExchange:
+    """One whose request is whole, if it is a GET."""
+    scope = {"method": method, "headers": list(headers), "http_version": version}
+    made = CallerExchange(wire, scope, keeps_open=version == "1.1")
+    if method == "GET":
+        made.take_end()
+    return made
 
 
 def start(status: int = 200, *headers: tuple[bytes, bytes]) -> dict:
@@ -142,21 +187,26 @@ def part(body: bytes, *, more: bool = False) -> dict:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "written"),
     [
-        [part(b"x")],
-        [start(), start()],
-        [start(), part(b"x"), part(b"y")],
-        [start(200, (b"content-length", b"3")), part(b"four")],
-        [start(200, (b"content-length", b"3")), part(b"12")],
-        [start(200, (b"transfer-encoding", b"chunked")), part(b"")],
-        [start(200, (b"x-a", b"1\r\nx-b: 2")), part(b"")],
-        [start(200, (b"x-a", b"1\x00")), part(b"")],
+        ([part(b"x")], b""),
+        ([start(), start()], b""),
+        ([start(), part(b"x"), part(b"y")], CHUNKED + b"1\r\nx\r\n0\r\n\r\n"),
+        ([start(200, (b"content-length", b"3")), part(b"four")], b""),
+        ([start(200, (b"content-length", b"3")), part(b"12")], b""),
+        ([start(200, (b"transfer-encoding", b"chunked")), part(b"")], b""),
+        ([start(200, (b"x-a", b"1\r\nx-b: 2")), part(b"")], b""),
+        ([start(200, (b"x-a", b"1\x00")), part(b"")], b""),
+        ([start(), part(b"half", more=True)], CHUNKED + b"4\r\nhalf\r\n"),
     ],
-    ids=["no-head", "two-heads", "after-the-end", "too-long", "too-short", "framed-twice", "two-headers", "nul"],
+    ids=["no-head", "two-heads", "after-the-end", "too-long", "too-short", "framed-twice", "two-headers", "nul", "cut"],
 )
-async def test_what_is_no_answer_is_not_sent_as_one(messages):
+async def test_what_is_no_answer_is_not_sent_as_one_and_the_connection_is_closed(messages, written):
     wire = Wire()
     one = exchange(wire)
 
@@ -165,9 +215,53 @@ async def test_what_is_no_answer_is_not_sent_as_one(messages):
             await send(message)
 
     await one.run(app, set())
-    assert not wire.ended or wire.written.endswith(b"1\r\nx\r\n0\r\n\r\n")
-    assert wire.closed or one.complete
-    assert b"x-b" not in wire.written and b"four" not in wire.written
+    assert wire.written == written
+    assert wire.closed is not one.complete and not wire.was_cut
+
+
+async def test_half_an_answer_without_an_end_of_its_own_is_cut_so_that_it_shows():
+    wire = Wire()
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(part(b"half", more=True))
+
+    await exchange(wire, version="1.0").run(app, set())
+    assert wire.written == OK + b"connection: close\r\n\r\nhalf" and wire.was_cut
+
+
+@pytest.mark.parametrize(
+    ("version", "value", "asked"),
+    [
+        ("1.1", b"100-continue", True),
+        ("1.1", b"100-Continue", True),
+        ("1.0", b"100-continue", False),
+        ("1.1", b"x", False),
+    ],
+)
+async def test_we_say_go_on_where_that_is_waited_for_and_nowhere_else(version, value, asked):
+    for arrived in (False, True):
+        wire = Wire()
+        one = exchange(wire, method="POST", version=version, headers=[(b"expect", value)])
+        if arrived:
+            one.take(b"body")
+        receiving = asyncio.create_task(one.receive())
+        await asyncio.sleep(0)
+        assert wire.written == (b"HTTP/1.1 100 Continue\r\n\r\n" if asked and not arrived else b"")
+        one.depart()
+        await receiving
+    gone = exchange(Wire(), method="POST", headers=[(b"expect", b"100-continue")])
+    gone.depart()
+    await gone.receive()
+    assert gone._line.written == b""
+
+
+async def test_what_is_answered_before_it_is_whole_is_the_last_on_its_connection():
+    wire = Wire()
+    one = exchange(wire, method="POST")
+    await one.send(start(401, (b"content-length", b"0")))
+    await one.send(part(b""))
+    assert b"connection: close" in wire.written and not one.keeps_open
 
 
 async def test_what_an_app_breaks_on_is_not_logged_in_its_words(caplog):
@@ -204,8 +298,8 @@ async def test_who_watches_hears_of_a_departure_also_of_one_that_was():
     watch(None)
     one.depart()
     assert heard == []
-    watch(lambda: heard.append("late"))
-    assert heard == ["late"]
+    with pytest.raises(Gone):
+        watch(lambda: heard.append("late"))
     assert (await one.receive())["type"] == "http.disconnect"
     await one.send(start())
     assert one.started is False

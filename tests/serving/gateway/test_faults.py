@@ -67,6 +67,10 @@ def be_late(lora: Stage, stand) -> None:
     lora.replica.fault = "late"
 
 
+def be_failing(lora: Stage, stand) -> None:
+    lora.replica.fault = "failing"
+
+
 def be_another(lora: Stage, stand) -> None:
     lora.replica.completions = {"another-adapter": lora.replica.completions[ADAPTER]}
 
@@ -74,7 +78,7 @@ def be_another(lora: Stage, stand) -> None:
 FAULTS = {
     "down": (be_down, "vllm_down"),
     "slow": (be_late, "timeout"),
-    "500": (be(out_of_memory), "vllm_down"),
+    "500": (be_failing, "vllm_down"),
     "garbage": (be(garbage), "malformed"),
     "half a stream": (be(half_a_stream), "vllm_down"),
     "wrong adapter": (be_another, "adapter_missing"),
@@ -86,7 +90,7 @@ FAULTS = {
 async def test_whatever_ails_the_student_every_caller_gets_the_teacher_s_answer_and_no_other(lora, stands, fault):
     ail, reason = FAULTS[fault]
     ail(lora, stands["replica"][0])
-    with serve_gateway(lora) as gateway:
+    with serve_gateway(lora, student_timeout=0.5 if reason == "timeout" else 30) as gateway:
         async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=50)) as http:
 
             async def ask(number: int) -> str:
@@ -123,7 +127,7 @@ async def test_two_hundred_callers_who_hang_up_are_all_in_the_log_and_their_prov
         await asyncio.gather(*map(leave, range(TIMES)))
     hung_up = loop.time()
     await asyncio.to_thread(wait_for, lambda: live.teacher.streaming == 0 and live.teacher.left == TIMES)
-    assert loop.time() - hung_up < 5.0  # 500 ms on a machine that does nothing else: `python -m bench.endings`
+    assert loop.time() - hung_up < 5.0  # a machine that does nothing else takes a tenth of a second
     records = await asyncio.to_thread(live.records, TIMES)
     assert {(one.complete, one.status, one.usage_estimated) for one in records} == {(False, 200, True)}
     assert len({one.id for one in records}) == TIMES

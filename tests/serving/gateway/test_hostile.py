@@ -153,3 +153,99 @@ def test_nothing_is_said_into_an_earlier_request_s_answer(live):
         caller.send(HEAD + f"content-length: {len(first)}\r\n\r\n").send(first)
         wait_for(lambda: live.teacher.seen)
         assert caller.send("NONSENSE\r\n\r\n").whole() == b""
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"a: " + b"x" * 1000, b"a: b\r\n" * 100, b"0;" + b"x" * 1000],
+    ids=["a trailer", "trailers", "a chunk's extension"],
+)
+def test_what_frames_a_body_has_an_end(live, endless):
+    start = f"{HEAD}transfer-encoding: chunked\r\n\r\n".encode()
+    last = b"" if endless.startswith(b"0;") else b"0\r\n"
+    with Raw(live.url) as caller:
+        caller.send(start + b"2\r\n{}\r\n" + last)
+        sent = 0
+        try:
+            for _ in range(5000):
+                caller.send(endless)
+                sent += len(endless)
+        except OSError:
+            pass
+    assert sent < 5_000_000
+    assert_others_are_served(live)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/v1/models", "/v1/chat/completions"])
+def test_after_an_upgrade_nothing_is_taken_for_a_request(live, path):
+    head = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {PLAIN.plain}\r\n"
+    inner = HEAD.encode() + f"content-length: {len(BODY)}\r\n\r\n".encode() + BODY
+    with Raw(live.url) as caller:
+        caller.send(head + f"connection: upgrade\r\nupgrade: foo\r\ncontent-length: {len(inner)}\r\n\r\n")
+        first = caller.some()
+        assert first.startswith(b"HTTP/1.1 ") and b"connection: close" in first
+        try:
+            rest = caller.send(inner).whole()
+        except OSError:
+            rest = b""
+    assert b"HTTP/1.1" not in rest and live.teacher.seen == []
+
+
+@pytest.mark.parametrize("then", [b"", b"not a chunk\r\n"], ids=["a stall", "no chunk"])
+def test_no_request_is_answered_twice(live, monkeypatch, then):
+    monkeypatch.setattr(protocol, "DRAIN_SECONDS", 0.3)
+    stranger = HEAD.replace(PLAIN.plain, "nobody")
+    with Raw(live.url) as caller:
+        caller.send(stranger + "transfer-encoding: chunked\r\n\r\n").send(b"2\r\n{}\r\n" + then)
+        assert caller.whole().count(b"HTTP/1.1 ") == 1
+
+
+def test_a_pipeline_without_end_is_cut_after_some(live):
+    first = json.dumps(openai_ask("delay-300")).encode()
+    with Raw(live.url) as caller:
+        caller.send(HEAD + f"content-length: {len(first)}\r\n\r\n").send(first)
+        caller.send(b"GET /healthz HTTP/1.1\r\n\r\n" * 5000)
+        assert caller.whole().count(b"HTTP/1.1 200 ") == 1 + protocol.MOST_QUEUED
+
+
+def test_the_head_of_a_request_that_waits_its_turn_is_not_late(live, monkeypatch):
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(protocol, "BODY_SECONDS", 0.1)
+    slow = json.dumps(openai_ask("delay-600")).encode()
+    call = f"{HEAD}content-length: {len(slow)}\r\n\r\n".encode() + slow
+    with Raw(live.url) as caller:
+        caller.send(call + call + b"GET /healthz HTT")
+        got = caller.some()
+        while got.count(b"HTTP/1.1 200 ") < 2:
+            got += caller.some()
+
+
+def test_a_long_body_before_a_head_does_not_make_the_head_long(live):
+    long = json.dumps(openai_ask(query="x" * 150_000)).encode()
+    call = f"{HEAD}content-length: {len(long)}\r\n\r\n".encode() + long
+    with Raw(live.url) as caller:
+        caller.send(call + b"GET /healthz HTTP/1.1\r\n")
+        got = caller.some()
+        assert got.startswith(b"HTTP/1.1 200 ")
+        caller.send(b"connection: close\r\n\r\n")
+        assert caller.whole().endswith(b"ok\n")
+
+
+def test_who_reads_nothing_is_gone_in_a_while_also_where_little_waits(live, monkeypatch):
+    monkeypatch.setattr(protocol, "READER_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "UNUSED_SECONDS", 0.3)
+    host, _, port = live.url.removeprefix("http://").partition(":")
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        caller.connect((host, int(port)))
+        caller.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 12)
+
+        def is_gone() -> bool:
+            try:
+                caller.sendall(b"G")
+            except OSError:
+                return True
+            return False
+
+        wait_for(is_gone, every=0.05)
+    assert_others_are_served(live)

@@ -71,7 +71,7 @@ def limited(stage: Stage, valkey):
 def patient(monkeypatch):
     """No test is about how long a call waits, but for the one that says so: a busy machine is slow."""
     monkeypatch.setattr(accounts, "WAIT_SECONDS", 20)
-    monkeypatch.setattr(app, "COUNT_SECONDS", 15)
+    monkeypatch.setattr(app, "SHARED_SECONDS", 15)
 
 
 def spend(amount: int, **changes) -> LimitEntry:

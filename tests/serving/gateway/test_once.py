@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -11,11 +13,12 @@ import openai
 import pytest
 import redis
 
-from serving import replays
+from ingestion.core.calls import Dialect
+from serving import kept_answers
 from serving.gateway import once
-from serving.replays import PREFIX
+from serving.kept_answers import PREFIX, Claim, Earlier, KeptAnswers, UnableToKeep
 from tests.fakes.serve import wait_for
-from tests.fakes.teacher import TEXT
+from tests.fakes.teacher import TEXT, openai_body, openai_events
 from tests.serving.gateway.cast import (
     OWNER,
     PLAIN,
@@ -165,14 +168,14 @@ def test_answers_are_sealed_where_they_are_kept_and_gone_in_a_day(kept, valkey):
     ask(kept, "order 4711", query="my secret parcel")
     names = list(valkey.scan_iter(f"{PREFIX}:*"))
     everything = b"".join(valkey.dump(name) for name in names)
-    assert len(names) == 2 and all(0 < valkey.ttl(name) <= replays.KEPT_SECONDS for name in names)
+    assert len(names) == 2 and all(0 < valkey.ttl(name) <= kept_answers.KEPT_SECONDS for name in names)
     for secret in (b"4711", TEXT.encode(), b"parcel"):
         assert secret not in everything and not any(secret in name for name in names)
 
 
 @pytest.mark.parametrize("whole", ["answer", "tenant"])
 def test_an_answer_that_is_too_much_to_keep_is_not_asked_for_twice(kept, monkeypatch, whole):
-    monkeypatch.setattr(*((once, "MOST_KEPT", 10) if whole == "answer" else (replays, "MOST_TENANT_BYTES", 10)))
+    monkeypatch.setattr(*((once, "MOST_KEPT", 10) if whole == "answer" else (kept_answers, "MOST_TENANT_BYTES", 10)))
     name = uuid4().hex
     assert ask(kept, name).status == 200
     again = ask(kept, name)
@@ -197,16 +200,114 @@ def test_whose_content_is_not_logged_has_none_kept(stage, valkey, off):
 def test_with_nobody_to_keep_answers_calls_are_answered_all_the_same(stage):
     with keeping(stage, url=down().replace("http", "redis")) as kept:
         assert [ask(kept, "a").status for _ in range(2)] == [200, 200]
-        assert b"understudy_answers_unkept_total 2.0" in asyncio.run(get(f"{kept.url}/metrics")).body
+        assert b"understudy_answers_unkept_total 4.0" in asyncio.run(get(f"{kept.url}/metrics")).body
     assert len(stage.teacher.seen) == 2
 
 
-def test_the_claim_of_a_process_that_died_ends(valkey, kept):
-    async def claim():
-        answers = replays.KeptAnswers(VALKEY, patience=5)
-        assert await answers.claim(TENANT, "k", digest=b"d", token="dead") is None
-        assert (await answers.claim(TENANT, "k", digest=b"d", token="next")).is_under_way
-        await answers.close()
+@pytest.fixture
+async def answers(valkey) -> AsyncIterator[KeptAnswers]:
+    found = KeptAnswers(VALKEY, patience=5)
+    yield found
+    await found.close()
 
-    asyncio.run(claim())
-    assert 0 < valkey.ttl(f"{PREFIX}:{{{TENANT}}}:k") <= replays.CLAIM_SECONDS
+
+async def test_the_claim_of_a_process_that_died_ends_and_of_one_that_lives_does_not(valkey, answers):
+    dead, following = Claim(TENANT, "k", "dead"), Claim(TENANT, "k", "following")
+    assert await answers.claim(dead, digest=b"d") is None
+    assert (await answers.claim(following, digest=b"d")).is_under_way
+    assert 0 < valkey.ttl(dead.name) <= kept_answers.CLAIM_SECONDS
+    valkey.expire(dead.name, 5)
+    await answers.renew(following)
+    assert valkey.ttl(dead.name) <= 5
+    await answers.renew(dead)
+    assert valkey.ttl(dead.name) > 5
+
+
+async def test_whose_claim_has_ended_keeps_and_frees_nothing_of_the_next_one(answers):
+    first, second = Claim(TENANT, "k", "first"), Claim(TENANT, "k", "second")
+    await answers.claim(second, digest=b"d")
+    await answers.keep(first, b"late")
+    await answers.release(first)
+    assert (await answers.claim(first, digest=b"d")).is_under_way
+    await answers.keep(second, b"mine")
+    assert await answers.claim(first, digest=b"d") == Earlier(b"d", is_under_way=False, answer=b"mine")
+
+
+def test_a_call_that_takes_longer_than_a_claim_is_answered_once(kept, valkey, monkeypatch):
+    monkeypatch.setattr(once, "CLAIM_SECONDS", 0.4)
+    monkeypatch.setattr(kept_answers, "CLAIM_SECONDS", 1)
+    name = uuid4().hex
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(ask, kept, name, model="delay-2500")
+        wait_for(lambda: kept.teacher.seen)
+        while not first.done():
+            assert ask(kept, name, model="delay-2500").status in (200, 409)
+            time.sleep(0.1)
+    assert first.result().status == 200 and len(kept.teacher.seen) == 1
+
+
+def test_a_claim_whose_reply_was_lost_is_still_given_up(kept, monkeypatch):
+    claim = KeptAnswers.claim
+
+    async def lose(self, *given, **more):
+        await claim(self, *given, **more)
+        raise UnableToKeep("TimeoutError")
+
+    name = uuid4().hex
+    with monkeypatch.context() as patched:
+        patched.setattr(KeptAnswers, "claim", lose)
+        assert ask(kept, name).status == 200
+    assert ask(kept, name).headers["x-understudy-replayed"] == "true"
+
+
+class Heard:
+    """What a copy keeps and sends on, in order."""
+
+    def __init__(self, dialect: Dialect = Dialect.OPENAI) -> None:
+        self.events: list[object] = []
+        self.copy = once.Copy(self.send, dialect, keep=self.keep)
+
+    async def send(self, message) -> None:
+        self.events.append(message.get("body", "head"))
+
+    async def keep(self, kept) -> None:
+        self.events.append(("kept", None if kept is None else len(kept.body)))
+
+    async def tell(self, *parts: bytes, kind: bytes = b"text/event-stream", status: int = 200) -> list[object]:
+        headers = [(b"content-type", kind), (b"content-length", b"1")]
+        await self.copy.send({"type": "http.response.start", "status": status, "headers": headers})
+        for number, part in enumerate(parts, start=1):
+            await self.copy.send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
+        return self.events[1:]
+
+
+STREAM = b"".join(openai_events("gpt-4o", {}))
+
+
+async def test_an_answer_is_kept_before_its_last_bytes_leave_and_once():
+    end = STREAM.index(b"data: [DONE]")
+    parts = (STREAM[:end], STREAM[end:], b"")
+    assert await Heard().tell(*parts) == [parts[0], ("kept", len(STREAM)), parts[1], b""]
+    body = openai_body("gpt-4o")
+    assert await Heard().tell(body, kind=b"application/json") == [("kept", len(body)), body]
+
+
+@pytest.mark.parametrize(
+    ("parts", "more"),
+    [
+        ((STREAM[: STREAM.index(b"data: [DONE]")], b""), {}),
+        ((b'data: {"error":{"message":"overloaded"}}\n\n', b"data: [DONE]\n\n", b""), {}),
+        ((b'{"error":{"message":"overloaded"}}',), {"kind": b"application/json"}),
+        ((openai_body("gpt-4o"),), {"kind": b"application/json", "status": 500}),
+        ((openai_body("gpt-4o")[:40],), {"kind": b"application/json"}),
+    ],
+    ids=["no last event", "an error event", "an error under 200", "an error", "half a body"],
+)
+async def test_what_is_no_whole_answer_is_not_kept(parts, more):
+    heard = Heard()
+    assert await heard.tell(*parts, **more) == list(parts) and not heard.copy.is_kept
+
+
+async def test_a_stream_that_is_too_much_is_known_to_have_been_answered(monkeypatch):
+    monkeypatch.setattr(once, "MOST_KEPT", 10)
+    assert ("kept", None) in await Heard().tell(STREAM)

@@ -22,7 +22,7 @@ class Canned:
 
     def __init__(self, chunks: list[bytes], *, kind: bytes, breaks: bool = False, headers=()) -> None:
         self.status = 200
-        self.closed = None
+        self.on_close = None
         self.headers = [(b"content-type", kind), *headers]
         self._chunks = iter(chunks)
         self._breaks = breaks
