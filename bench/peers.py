@@ -73,7 +73,7 @@ def litellm(core: int) -> Iterator[Target]:
     command = [str(home / "bin" / "litellm"), "--config", str(home / "config.yaml"), "--port", "18904"]
     headers = {"authorization": f"Bearer {MASTER_KEY}"}
     with _started(
-        "LiteLLM 1.106.12", command, core=core, port=18904, path="/health/liveliness", headers=headers
+        f"LiteLLM {LITELLM}", command, core=core, port=18904, path="/health/liveliness", headers=headers
     ) as one:
         yield one
 
