@@ -23,7 +23,7 @@ from tenants.events import record_event
 from tenants.scope import acting_for
 from training.models import Adapter
 
-NOVELTY_EPSILON = 0.01
+NOVELTY_EPSILON = 0.02  # docs/adr/0010-two-in-a-hundred-may-look-novel.md
 
 
 def certificates_due(tenant_id: UUID) -> list[UUID]:

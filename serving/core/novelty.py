@@ -11,7 +11,7 @@ def p_value(distance: float, reference: Sequence[float]) -> float:
     `reference` holds distances to the k-th nearest training row, sorted ascending: of the tuning rows, and of each
     training row to the others; `distance` is the query's. For a query exchangeable with the tuning split, ranked among
     it alone, P(p <= ε) <= ε (Vovk et al. 2005); the training rows' own distances, to one row fewer, come from the same
-    traffic and make the rank finer. The least possible value is 1/(n + 1): the gate at ε = 1 % needs 100 reference rows
+    traffic and make the rank finer. The least possible value is 1/(n + 1): the gate at ε = 2 % needs 50 reference rows
     before it can ever fire. A distance that is not a number gives 0.0, which no gate lets pass.
     """
     if math.isnan(distance):
