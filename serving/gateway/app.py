@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
@@ -13,6 +14,7 @@ from ingestion.spool import Spool
 from serving.counters import SharedCounters
 from serving.gateway.answer import Gateway, answer_call
 from serving.gateway.attempt import Students
+from serving.gateway.call_log import CallLog
 from serving.gateway.capture import Recorder
 from serving.gateway.limits import Limits
 from serving.gateway.metrics import Metrics
@@ -51,6 +53,7 @@ class Running:
     siblings: Siblings | None
     counters: SharedCounters | None
     answers: KeptAnswers | None
+    lines: CallLog | None
 
     def metrics(self) -> bytes:
         """The numbers of this process, or of all of them."""
@@ -63,9 +66,9 @@ class Running:
         await self.gateway.teachers.close()
         await self.gateway.students.http.close()
         await self.gateway.limits.close()
-        for shared in (self.counters, self.answers):
-            if shared:
-                await shared.close()
+        for closing in (self.counters, self.answers, self.lines):
+            if closing:
+                await closing.close()
         self.spool.close()
         if self.siblings:
             self.siblings.publish()
@@ -106,7 +109,8 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     snapshots.refresh()
     spool = Spool(settings.spool_dir, segment_bytes=SEGMENT_BYTES, max_bytes=settings.spool_max_bytes)
     counters = _counters(settings)
-    metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots))
+    lines = CallLog(sys.stdout.fileno()) if settings.call_log else None
+    metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots), lines=lines)
     gateway = Gateway(
         snapshots=snapshots,
         teachers=_teachers(settings, metrics),
@@ -116,7 +120,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
             ),
             timeout=settings.student_timeout,
         ),
-        recorder=Recorder(spool, metrics=metrics),
+        recorder=Recorder(spool, metrics=metrics, lines=lines),
         limits=Limits(counters, metrics=metrics),
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
@@ -126,7 +130,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     watches = [snapshots.watch(), gateway.limits.tend(), *([siblings.watch()] if siblings else [])]
     tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
     answers = KeptAnswers(settings.answers_url, patience=SHARED_SECONDS) if settings.answers_url else None
-    return Running(gateway, spool, tasks, siblings=siblings, counters=counters, answers=answers)
+    return Running(gateway, spool, tasks, siblings=siblings, counters=counters, answers=answers, lines=lines)
 
 
 def _counters(settings: Settings) -> SharedCounters | None:

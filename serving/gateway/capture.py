@@ -18,6 +18,7 @@ from serving.core.limits import most_input
 from serving.core.routing import Route
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
+from serving.gateway.call_log import CallLog
 from serving.gateway.limits import LONGEST_MODEL, Reservation
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
@@ -71,8 +72,9 @@ class Outcome(Unshown, frozen=True, kw_only=True):
 class Recorder:
     """Writes records to the spool and counts them. A full disk costs the record, not the call."""
 
-    def __init__(self, spool: Appends, *, metrics: Metrics) -> None:
+    def __init__(self, spool: Appends, *, metrics: Metrics, lines: CallLog | None = None) -> None:
         self.lengths = Lengths()
+        self._lines = lines
         self._spool = spool
         self._metrics = metrics
         self._failing = False
@@ -94,6 +96,8 @@ class Recorder:
         self._metrics.count_call(
             dialect=record.dialect, arm=record.arm, status=record.status, reason=record.reason, seconds=seconds
         )
+        if self._lines is not None:
+            self._lines.note(record)
         if attempt.draft is not None:
             self._metrics.count_student(seconds=attempt.draft.ms / 1000)
 

@@ -6,6 +6,7 @@ prometheus_client's own counters take a lock at each step, so only its text form
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
@@ -13,6 +14,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 MOST_REASONS = 40  # gates and faults are a short closed list; a label that grows without bound kills a Prometheus
+
+
+class Drops(Protocol):
+    """What counts what it could not write."""
+
+    dropped: int
 
 
 class Histogram:
@@ -40,9 +47,10 @@ class Histogram:
 class Metrics(Collector):
     """All numbers of one gateway process."""
 
-    def __init__(self, *, snapshot: Callable[[], tuple[int, int]]) -> None:
-        """`snapshot` gives the version in force (0: none) and the files refused so far."""
+    def __init__(self, *, snapshot: Callable[[], tuple[int, int]], lines: Drops | None = None) -> None:
+        """`snapshot` gives the version in force (0: none) and the files refused so far; `lines` is the log of calls."""
         self._snapshot = snapshot
+        self._lines = lines
         self._calls: Counter[tuple[str, str, int]] = Counter()
         self._reasons: Counter[str] = Counter()
         self._refusals: Counter[tuple[str, str]] = Counter()
@@ -104,6 +112,7 @@ class Metrics(Collector):
             "calls_counted_alone": self.counted_alone,
             "calls_replayed": self.replayed,
             "answers_unkept": self.unkept,
+            "call_lines_dropped": self._lines.dropped if self._lines else 0,
             "provider_connections_made": self.connections_made,
             "provider_connections_reused": self.connections_reused,
         }

@@ -46,6 +46,7 @@ class Settings:
     tenant_in_flight: int = 1024  # calls of one tenant at one provider; as many again may wait
     student_timeout: float = 3.0
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
+    call_log: bool = False  # whether each call is a line on the standard output
     allow_private: bool = False  # whether a provider's address may lead to what only our own machines should reach
 
 
@@ -53,7 +54,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
     GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S,
     TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without PRODUCTION, or VALKEY_URL),
-    PROVIDER_ALLOW_PRIVATE and PRODUCTION.
+    CALL_LOG, PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
     """
@@ -80,6 +81,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         tenant_in_flight=int(_number(environ, "TENANT_IN_FLIGHT", default=1024, low=1, high=100_000)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
+        call_log=_flag(environ, "CALL_LOG", default=False),
         allow_private=_flag(environ, "PROVIDER_ALLOW_PRIVATE", default=not production),
     )
 
