@@ -27,6 +27,14 @@ def test_what_is_not_set_has_its_documented_default():
         ("TEACHER_TIMEOUT_S", "inf"),
         ("PROVIDER_ALLOW_PRIVATE", "maybe"),
         ("PRODUCTION", "sure"),
+        ("CALL_LOG", "loud"),
+        ("GATEWAY_PROCESSES", "0"),
+        ("GATEWAY_PROCESSES", "257"),
+        ("COUNTERS_URL", "http://valkey:6379"),
+        ("COUNTERS_URL", "redis://"),
+        ("COUNTERS_URL", "redis://valkey:port"),
+        ("ANSWERS_URL", "valkey:6379"),
+        ("VALKEY_URL", "unix:///run/valkey"),
     ],
 )
 def test_a_bad_value_is_named_and_not_shown(name, value):
@@ -58,3 +66,24 @@ def test_in_production_nothing_is_kept_where_nobody_has_said(missing):
     environ = {name: value for name, value in GOOD.items() if name != missing} | {"PRODUCTION": "1"}
     with pytest.raises(UnableToStart, match=missing):
         read_settings(environ)
+
+
+BROKER, COUNTERS, ANSWERS = "redis://broker:6379/0", "redis://counters:6379/0", "rediss://:word@answers:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("told", "counters", "answers"),
+    [
+        ({}, "", ""),
+        ({"VALKEY_URL": BROKER}, BROKER, BROKER),
+        ({"VALKEY_URL": BROKER, "COUNTERS_URL": COUNTERS, "ANSWERS_URL": ANSWERS}, COUNTERS, ANSWERS),
+        ({"VALKEY_URL": BROKER, "PRODUCTION": "1"}, BROKER, ""),
+        ({"COUNTERS_URL": COUNTERS, "ANSWERS_URL": ANSWERS, "PRODUCTION": "1"}, COUNTERS, ANSWERS),
+    ],
+)
+def test_limits_and_answers_are_kept_where_they_are_told_and_answers_never_at_a_production_broker(
+    told, counters, answers
+):
+    settings = read_settings(GOOD | told)
+    assert (settings.counters_url, settings.answers_url) == (counters, answers)
+    assert "word" not in repr(settings)
