@@ -5,7 +5,7 @@ import re
 from tests.architecture.source import ROOT
 
 READ = re.compile(
-    r"""(?:env\.\w+\(|_text\(environ, |_number\(environ, |_flag\(environ, |environ\.get\(|_database\()\s*["']([A-Z][A-Z0-9_]+)["']"""
+    r"""(?:env\.\w+\(|_(?:text|number|flag)\(environ, |environ\.get\(|_database\()\s*["']([A-Z][A-Z0-9_]+)["']"""
 )
 NAMED = re.compile(r"`([A-Z][A-Z0-9_]{3,})`")
 IN_CODE = ("config/settings.py", "config/paths.py", "serving/gateway/settings.py")

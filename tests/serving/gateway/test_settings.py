@@ -31,7 +31,7 @@ def test_what_is_not_set_has_its_documented_default():
         ("GATEWAY_PROCESSES", "0"),
         ("GATEWAY_PROCESSES", "257"),
         ("COUNTERS_URL", "http://valkey:6379"),
-        ("COUNTERS_URL", "redis://"),
+        ("COUNTERS_URL", "redis://:word@"),
         ("COUNTERS_URL", "redis://valkey:port"),
         ("ANSWERS_URL", "valkey:6379"),
         ("VALKEY_URL", "unix:///run/valkey"),
