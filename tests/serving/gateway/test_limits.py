@@ -19,7 +19,7 @@ from ingestion.core.calls import Dialect, Usage
 from ingestion.core.rating import cost
 from serving.core.limits import BILLIONTHS, LimitEntry, period_of
 from serving.counters import PREFIX, Reading, Readings, SharedCounters, Step, Taken, UnableToCount, counter_name
-from serving.gateway import accounts, app
+from serving.gateway import accounts, app, limits
 from serving.gateway.accounts import Account, Reach
 from tests.fakes.encoder import decision
 from tests.fakes.serve import free_port, wait_for
@@ -435,3 +435,33 @@ async def test_a_provider_that_tells_of_more_use_than_there_is_breaks_no_counter
         await one.even_out()
     assert not await one.take(1)
     assert used(found, valkey) >= 1000
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["idle", "stopped"])
+def test_what_was_taken_ahead_and_is_not_used_is_given_back(stage, valkey, monkeypatch, ends):
+    monkeypatch.setattr(limits, "TEND_SECONDS", 0.1 if not ends else 3600)
+    found = requests(1000)
+    stage.limits = (found,)
+    stage.publish()
+    with serve_gateway(stage, counters_url=VALKEY) as gateway:
+        assert asyncio.run(ask_all([gateway.url], 3)) == {200: 3}
+        if not ends:
+            wait_for(lambda: used(found, valkey) == 3)
+            assert asyncio.run(ask_all([gateway.url], 3)) == {200: 3}
+            wait_for(lambda: used(found, valkey) == 6)
+            return
+        assert used(found, valkey) > 3
+    assert used(found, valkey) == 3
+
+
+def test_a_flushed_counter_is_told_again_by_who_holds_of_it(stage, valkey, monkeypatch):
+    monkeypatch.setattr(limits, "TEND_SECONDS", 0.1)
+    found = requests(1000)
+    stage.limits = (found,)
+    stage.publish()
+    with serve_gateway(stage, counters_url=VALKEY) as gateway:
+        assert asyncio.run(ask_all([gateway.url], 5)) == {200: 5}
+        wait_for(lambda: used(found, valkey) == 5)
+        for name in valkey.scan_iter(f"{PREFIX}:*{TENANT}:{found.id}*"):
+            valkey.delete(name)
+        wait_for(lambda: used(found, valkey) == 5)
