@@ -5,11 +5,11 @@ import redis.asyncio
 MOST_CONNECTIONS = 16  # of a process; more steps than that wait for one
 
 
-def connect(url: str, *, patience: float) -> redis.asyncio.Redis:
+def connect(url: str, *, patience: float, connections: int = MOST_CONNECTIONS) -> redis.asyncio.Redis:
     """`patience` is seconds for a place, to connect, and for an answer, each."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         url,
-        max_connections=MOST_CONNECTIONS,
+        max_connections=connections,
         timeout=patience,
         socket_timeout=patience,
         socket_connect_timeout=patience,

@@ -123,7 +123,7 @@ class CallerExchange:
         """The status and headers, or a part of the body. Raises RuntimeError where that does not make an answer."""
         if self._line.writable is not None and not self.departed:
             await asyncio.wait([self._line.writable])
-        if self.departed:
+        if self.departed or self._line.transport.is_closing():
             return
         if message["type"] == "http.response.start":
             self._begin(message["status"], message["headers"])

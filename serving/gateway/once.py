@@ -8,10 +8,11 @@ there the key does nothing. Where nobody keeps answers for now, calls are answer
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from hashlib import sha256
 from secrets import token_hex
+from typing import Any
 
 import msgspec
 
@@ -44,11 +45,13 @@ class Kept(msgspec.Struct, frozen=True):
 
 class Copy:
     """What is sent to a caller, copied as far as it may be kept. `keep` is awaited once, with None for too much, before
-    the part leaves that makes it a whole answer.
+    the part leaves that makes it a whole answer; it goes on where its caller leaves meanwhile, and tells if it worked.
     """
 
-    def __init__(self, send: Send, dialect: Dialect, *, keep: Callable[[Kept | None], Awaitable[None]]) -> None:
-        self.is_kept = False
+    def __init__(
+        self, send: Send, dialect: Dialect, *, keep: Callable[[Kept | None], Coroutine[Any, Any, bool]]
+    ) -> None:
+        self._keeping: asyncio.Task[bool] | None = None
         self._send = send
         self._dialect = dialect
         self._keep = keep
@@ -62,12 +65,16 @@ class Copy:
         """As ASGI has it."""
         if message["type"] == "http.response.start":
             self._begin(message["status"], message["headers"])
-        elif not self.is_kept:
+        elif self._keeping is None:
             self._take(message["body"])
             if self._is_whole(last=not message["more_body"]):
-                self.is_kept = True
-                await self._keep(self._kept())
+                self._keeping = asyncio.get_running_loop().create_task(self._keep(self._kept()))
+                await asyncio.wait([self._keeping])
         await self._send(message)
+
+    async def is_kept(self) -> bool:
+        """Whether it was a whole answer, and is kept."""
+        return self._keeping is not None and await self._keeping
 
     def _begin(self, status: int, headers: Headers) -> None:
         self._status = status
@@ -126,18 +133,26 @@ async def answer_once(request: Request, gateway: Gateway, answers: KeptAnswers) 
 async def _answer_and_keep(
     request: Request, gateway: Gateway, answers: KeptAnswers, caller: Caller, claim: Claim
 ) -> None:
-    async def keep(kept: Kept | None) -> None:
+    async def keep(kept: Kept | None) -> bool:
+        worked = False
         with _noted(gateway.metrics):
             await answers.keep(claim, _sealed(kept, caller, claim))
+            worked = True
+        return worked
 
     copy = Copy(request.send, request.dialect, keep=keep)
     try:
         async with _renewed(answers, claim):
             await answer_call(msgspec.structs.replace(request, send=copy.send), gateway)
     finally:
-        if not copy.is_kept:
-            with _noted(gateway.metrics):
-                await asyncio.shield(answers.release(claim))
+        await asyncio.shield(_settle(copy, answers, claim, gateway.metrics))
+
+
+async def _settle(copy: Copy, answers: KeptAnswers, claim: Claim, metrics: Metrics) -> None:
+    """Leave the key free where nothing is kept under it."""
+    if not await copy.is_kept():
+        with _noted(metrics):
+            await answers.release(claim)
 
 
 @asynccontextmanager
@@ -162,9 +177,8 @@ def _noted(metrics: Metrics) -> Iterator[None]:
     """What cannot be kept is answered all the same, and counted."""
     try:
         yield
-    except UnableToKeep as error:
+    except UnableToKeep:
         metrics.unkept += 1
-        logger.warning("answers are not kept: %s", error)
 
 
 def _find(earlier: Earlier, caller: Caller, claim: Claim, *, digest: bytes) -> Kept:

@@ -6,10 +6,14 @@ is looked at when it rings and not moved with every byte. (Another runs while a 
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
@@ -77,6 +81,8 @@ class CallerConnection(asyncio.Protocol):
         """Hang up, after the answer under way."""
         if self.exchange is not None and not self.exchange.complete:
             self.exchange.keeps_open = False
+        elif self.transport.is_closing():
+            self.cut()
         else:
             self.hang_up()
 
@@ -122,8 +128,9 @@ class CallerConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Close so that the caller sees that something is missing."""
-        made = self.transport.get_extra_info("socket")
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):
+            made = self.transport.get_extra_info("socket")
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def hold(self) -> None:
@@ -183,6 +190,10 @@ class CallerConnection(asyncio.Protocol):
         elif self._in_head and self._deadline is None:
             self._expect(HEAD_SECONDS)
 
+    def eof_received(self) -> None:
+        """The caller says no more, and so will hear no more: whoever half closes may be gone."""
+        self.hang_up()
+
     def pause_writing(self) -> None:
         """The caller does not take what waits for it."""
         self.writable = self._loop.create_future()
@@ -192,6 +203,8 @@ class CallerConnection(asyncio.Protocol):
         """The caller takes it again."""
         if self._reader_timer is not None:
             self._reader_timer.cancel()
+        if self.transport.is_closing():
+            self._watch_reader()
         self._wake_writer()
 
     # what the parser tells
@@ -233,7 +246,6 @@ class CallerConnection(asyncio.Protocol):
         self._queue.append(exchange)
         self.hold()
         if len(self._queue) == MOST_QUEUED:
-            self._is_deaf = True
             exchange.keeps_open = False
 
     def on_body(self, body: bytes) -> None:
@@ -248,6 +260,7 @@ class CallerConnection(asyncio.Protocol):
         arriving, self._arriving = self._arriving, None
         if arriving is not None:
             arriving.take_end()
+            self._is_deaf = self._is_deaf or len(self._queue) == MOST_QUEUED
         if self._drained is not None:
             self.hang_up()
 
@@ -300,22 +313,36 @@ class CallerConnection(asyncio.Protocol):
             return
         if self._loop.time() < self._deadline:
             self._timer = self._loop.call_at(self._deadline, self._look)
-        elif not self._is_reading or (self._in_head and not self.is_unused):  # we are those who are slow
+        elif self._is_ours_to_go_on():
             self._expect(BODY_SECONDS)
         else:
             self._refuse(408, TOO_SLOW)
 
+    def _is_ours_to_go_on(self) -> bool:
+        """Whether it is not the caller who is slow: nothing is read, or an answer is under way before it is whole."""
+        if not self._is_reading or (self._in_head and not self.is_unused):
+            return True
+        return self._arriving is not None and self._arriving.started and not self._arriving.complete
+
     def _watch_reader(self) -> None:
         """See in a while whether the caller has taken any of what waits now."""
-        waits = self.transport.get_write_buffer_size()
-        if waits:
-            self._reader_timer = self._loop.call_later(READER_SECONDS, self._look_at_reader, waits)
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+        if self.transport.get_write_buffer_size():
+            self._reader_timer = self._loop.call_later(READER_SECONDS, self._look_at_reader, self._untaken())
 
     def _look_at_reader(self, waited: int) -> None:
-        if self.transport.get_write_buffer_size() < waited:
+        if self._untaken() < waited:
             self._watch_reader()
         else:
-            self.transport.abort()
+            self.cut()
+
+    def _untaken(self) -> int:
+        """Bytes that the caller has not acknowledged: here, and in the system's buffer, which may hold megabytes."""
+        queued = bytes(4)
+        with suppress(OSError):
+            queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
     def _wake_writer(self) -> None:
         if self.writable is not None and not self.writable.done():

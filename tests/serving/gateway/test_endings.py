@@ -121,6 +121,6 @@ async def test_a_workload_s_counted_calls_teach_what_its_uncounted_ones_take(liv
             live.teacher.tokens = (90, 9) if live.teacher.counts else None
             async with http.post(f"{live.url}/v1/chat/completions", json=openai_ask()) as answer:
                 assert answer.status == 200
-    told, *_, guessed = sorted(await asyncio.to_thread(live.records, FEWEST + 1), key=lambda record: record.id)
+    told, *_, guessed = sorted(await asyncio.to_thread(live.records, FEWEST + 1), key=lambda record: record.at)
     assert (told.usage_estimated, told.input_tokens, told.output_tokens) == (False, 90, 9)
     assert (guessed.usage_estimated, guessed.input_tokens, guessed.output_tokens) == (True, 90, 9)

@@ -157,6 +157,9 @@ class Wire:
     def close(self) -> None:
         self.closed = True
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def read_on(self) -> None:
         pass
 

@@ -9,7 +9,7 @@ import pytest
 
 from serving.gateway import protocol
 from tests.fakes.serve import wait_for
-from tests.serving.gateway.cast import PLAIN, Stage, openai_ask, post
+from tests.serving.gateway.cast import PLAIN, Stage, openai_ask, post, serve_gateway
 
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {PLAIN.plain}\r\n"
 BODY = json.dumps(openai_ask()).encode()
@@ -249,3 +249,29 @@ def test_who_reads_nothing_is_gone_in_a_while_also_where_little_waits(live, monk
 
         wait_for(is_gone, every=0.05)
     assert_others_are_served(live)
+
+
+def test_who_half_closes_and_reads_nothing_is_gone_in_a_while(stage, monkeypatch):
+    monkeypatch.setattr(protocol, "READER_SECONDS", 0.3)
+    stage.publish()
+    with serve_gateway(stage) as gateway, socket.socket() as caller:
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        caller.connect((host, int(port)))
+        caller.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 12)
+        caller.shutdown(socket.SHUT_WR)
+        state = gateway._server.server_state
+        wait_for(lambda: state.total_requests >= 1)
+        wait_for(lambda: not state.connections, every=0.05)
+
+
+def test_the_last_of_a_pipeline_may_bring_its_body_later(live):
+    slow = json.dumps(openai_ask("delay-300")).encode()
+    head = f"{HEAD}content-length: {len(BODY)}\r\n\r\n".encode()
+    with Raw(live.url) as caller:
+        caller.send(f"{HEAD}content-length: {len(slow)}\r\n\r\n".encode() + slow)
+        wait_for(lambda: live.teacher.seen)
+        caller.send(b"GET /healthz HTTP/1.1\r\n\r\n" * (protocol.MOST_QUEUED - 1) + head)
+        caller.send(BODY)
+        assert caller.whole().count(b"HTTP/1.1 200 ") == 1 + protocol.MOST_QUEUED
+    live.records(2)

@@ -200,7 +200,7 @@ def test_whose_content_is_not_logged_has_none_kept(stage, valkey, off):
 def test_with_nobody_to_keep_answers_calls_are_answered_all_the_same(stage):
     with keeping(stage, url=down().replace("http", "redis")) as kept:
         assert [ask(kept, "a").status for _ in range(2)] == [200, 200]
-        assert b"understudy_answers_unkept_total 4.0" in asyncio.run(get(f"{kept.url}/metrics")).body
+        assert b"understudy_answers_unkept_total 6.0" in asyncio.run(get(f"{kept.url}/metrics")).body
     assert len(stage.teacher.seen) == 2
 
 
@@ -246,18 +246,62 @@ def test_a_call_that_takes_longer_than_a_claim_is_answered_once(kept, valkey, mo
     assert first.result().status == 200 and len(kept.teacher.seen) == 1
 
 
-def test_a_claim_whose_reply_was_lost_is_still_given_up(kept, monkeypatch):
+@pytest.mark.parametrize("model", ["gpt-4o", "failing"])
+def test_a_claim_whose_reply_was_lost_is_still_kept_or_given_up(kept, monkeypatch, model):
     claim = KeptAnswers.claim
 
     async def lose(self, *given, **more):
         await claim(self, *given, **more)
+        self._failures = kept_answers.FAILURES - 1
+        self._note_failure("TimeoutError")  # so that nobody takes a key for a while
         raise UnableToKeep("TimeoutError")
 
     name = uuid4().hex
     with monkeypatch.context() as patched:
         patched.setattr(KeptAnswers, "claim", lose)
-        assert ask(kept, name).status == 200
-    assert ask(kept, name).headers["x-understudy-replayed"] == "true"
+        first = ask(kept, name, model=model)
+    if model == "failing":
+        assert first.status == 500
+        wait_for(lambda: ask(kept, name).status == 200, every=0.1)
+    else:
+        assert first.status == 200
+        wait_for(lambda: "x-understudy-replayed" in ask(kept, name).headers, every=0.1)
+
+
+def test_whoever_leaves_while_the_answer_is_kept_gets_it_later(kept, monkeypatch):
+    keep = KeptAnswers.keep
+
+    async def keep_slowly(self, *given):
+        await asyncio.sleep(0.5)
+        await keep(self, *given)
+
+    monkeypatch.setattr(KeptAnswers, "keep", keep_slowly)
+    name = uuid4().hex
+
+    async def ask_and_leave() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.25):
+                await post(kept.url, headers={"idempotency-key": name}, json=openai_ask())
+
+    asyncio.run(ask_and_leave())
+    again = wait_for(lambda: (got := ask(kept, name)).status == 200 and got, every=0.05)
+    assert again.headers["x-understudy-replayed"] == "true" and len(kept.teacher.seen) == 1
+
+
+async def test_a_rival_who_asks_for_much_at_once_does_not_cost_others_their_keys(kept, caplog):
+    theirs = {"key": RIVAL.plain, "headers": {"idempotency-key": uuid4().hex}, "json": openai_ask()}
+    await post(kept.url, **theirs)
+
+    async def burst() -> None:
+        await asyncio.gather(*(post(kept.url, **theirs) for _ in range(300)))
+
+    rival = asyncio.create_task(burst())
+    for _ in range(10):
+        mine = {"headers": {"idempotency-key": uuid4().hex}, "json": openai_ask()}
+        first, second = await post(kept.url, **mine), await post(kept.url, **mine)
+        assert (first.status, second.status, second.headers["x-understudy-replayed"]) == (200, 200, "true")
+    await rival
+    assert caplog.text.count("not kept") <= 1
 
 
 class Heard:
@@ -270,8 +314,9 @@ class Heard:
     async def send(self, message) -> None:
         self.events.append(message.get("body", "head"))
 
-    async def keep(self, kept) -> None:
+    async def keep(self, kept) -> bool:
         self.events.append(("kept", None if kept is None else len(kept.body)))
+        return True
 
     async def tell(self, *parts: bytes, kind: bytes = b"text/event-stream", status: int = 200) -> list[object]:
         headers = [(b"content-type", kind), (b"content-length", b"1")]
@@ -305,7 +350,7 @@ async def test_an_answer_is_kept_before_its_last_bytes_leave_and_once():
 )
 async def test_what_is_no_whole_answer_is_not_kept(parts, more):
     heard = Heard()
-    assert await heard.tell(*parts, **more) == list(parts) and not heard.copy.is_kept
+    assert await heard.tell(*parts, **more) == list(parts) and not await heard.copy.is_kept()
 
 
 async def test_a_stream_that_is_too_much_is_known_to_have_been_answered(monkeypatch):
