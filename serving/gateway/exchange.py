@@ -120,7 +120,7 @@ class CallerExchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """The status and headers, or a part of the body. Raises RuntimeError where that does not make an answer."""
+        """The status and headers, or a part of the body. Raises RuntimeError, ValueError where that makes no answer."""
         if self._line.writable is not None and not self.departed:
             await asyncio.wait([self._line.writable])
         if self.departed or self._line.transport.is_closing():

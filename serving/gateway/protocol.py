@@ -128,7 +128,7 @@ class CallerConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Close so that the caller sees that something is missing."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it may be closed already
             made = self.transport.get_extra_info("socket")
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
@@ -340,7 +340,7 @@ class CallerConnection(asyncio.Protocol):
     def _untaken(self) -> int:
         """Bytes that the caller has not acknowledged: here, and in the system's buffer, which may hold megabytes."""
         queued = bytes(4)
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it may be closed already
             queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
         return self.transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
 
