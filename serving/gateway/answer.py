@@ -45,7 +45,7 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
     ask = _read_ask(request.dialect, raw)
     call, entry = _route(caller, ask, at=at, started=started)
     with call.reservation as reservation, Departure(request.watch) as departure:
-        limit = partial(gateway.limits.reserve, reservation, caller, ask, entry, snapshot=snapshot_in_force(gateway))
+        limit = partial(gateway.limits.reserve, reservation, caller, ask, entry, snapshot=snapshot)
         if call.route.arm is not Arm.STUDENT:
             await limit()
             await _answer_by_teacher(call, NOT_TRIED, request=request, gateway=gateway)

@@ -201,9 +201,8 @@ class CallerExchange:
         if self._chunked:
             head.append(b"transfer-encoding: chunked\r\n")
         closes = b"connection: close\r\n" in head
-        self.keeps_open = (
-            self.keeps_open and not closes and self._whole
-        )  # what follows half a request is the other half
+        # What follows half a request is its other half.
+        self.keeps_open = self.keeps_open and not closes and self._whole
         if not self.keeps_open and not closes:
             head.append(b"connection: close\r\n")
         self._head = join_head(head)

@@ -217,7 +217,9 @@ def test_the_head_of_a_request_that_waits_its_turn_is_not_late(live, monkeypatch
         caller.send(call + call + b"GET /healthz HTT")
         got = caller.some()
         while got.count(b"HTTP/1.1 200 ") < 2:
-            got += caller.some()
+            part = caller.some()
+            assert part, "hung up on before both calls were answered"
+            got += part
 
 
 def test_a_long_body_before_a_head_does_not_make_the_head_long(live):
