@@ -27,7 +27,9 @@ PORT = 18902
 
 def publish(path: Path) -> None:
     """A snapshot with one key."""
-    providers = {"openai": ProviderEntry(base_url=f"http://127.0.0.1:{UPSTREAM}", credential="x")}
+    providers: dict[str, tuple[ProviderEntry, ...]] = {
+        "openai": (ProviderEntry(base_url=f"http://127.0.0.1:{UPSTREAM}", credential="x"),)
+    }
     tenant = TenantEntry(active=True, data_key=b"d" * 32, subject_key=b"s" * 32, salt="x", providers=providers)
     keys = {KEY.digest: KeyEntry(tenant_id="t", key_id="k")}
     snapshot = Snapshot(version=1, made_at=0.0, keys=keys, tenants={"t": tenant})

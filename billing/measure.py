@@ -42,7 +42,7 @@ def _calls(start: datetime, end: datetime, book: PriceBook) -> Iterator[Measured
     found = (
         Call.objects.filter(at__gte=start, at__lt=end)
         .annotate(hour=TruncHour("at", tzinfo=UTC))
-        .values("hour", "workload_id", "arm", "asked_model", "dialect", "currency")
+        .values("hour", "workload_id", "arm", "asked_model", "dialect", "provider", "currency")
         .annotate(
             calls=Count("id"),
             answered=Count("id", filter=answered),
@@ -84,7 +84,7 @@ def _rates_of(row: Mapping[str, Any], book: PriceBook) -> Mapping[Rates | None, 
     at_start, at_end = (_rates_at(row, book, at) for at in (hour, hour + HOUR - timedelta(microseconds=1)))
     if at_start == at_end:
         return {at_start: row["answered"]}
-    same = {name: row[name] for name in ("workload_id", "arm", "asked_model", "dialect", "currency")}
+    same = {name: row[name] for name in ("workload_id", "arm", "asked_model", "dialect", "provider", "currency")}
     instants = Call.objects.filter(at__gte=hour, at__lt=hour + HOUR, status__lt=400, **same).values_list(
         "at", flat=True
     )
@@ -92,7 +92,8 @@ def _rates_of(row: Mapping[str, Any], book: PriceBook) -> Mapping[Rates | None, 
 
 
 def _rates_at(row: Mapping[str, Any], book: PriceBook, at: datetime) -> Rates | None:
-    return book.rates(provider=Dialect(row["dialect"]).provider, model=row["asked_model"], at=at)
+    provider = row["provider"] or Dialect(row["dialect"]).provider
+    return book.rates(provider=provider, model=row["asked_model"], at=at)
 
 
 def _audits(start: datetime, end: datetime) -> Iterator[Measured]:

@@ -6,6 +6,7 @@ from billing import api as billing
 from ingestion import api as ingestion
 from serving import api as serving
 from serving import limits_api as limits
+from serving import model_routes_api as model_routes
 from tenants import api as tenants
 from tenants import credentials_api as credentials
 from tenants import members_api as members
@@ -18,6 +19,7 @@ urlpatterns = [
     path("members/<int:id>/role", members.MemberRole.as_view(), name="member-role"),
     path("members/<int:id>/remove", members.MemberRemoval.as_view(), name="member-remove"),
     path("credentials", credentials.CredentialList.as_view(), name="credentials"),
+    path("credentials/<uuid:id>/remove", credentials.CredentialRemoval.as_view(), name="credential-remove"),
     path("credentials/<uuid:id>/stance", credentials.CredentialStance.as_view(), name="credential-stance"),
     path("keys", tenants.KeyList.as_view(), name="keys"),
     path("keys/<uuid:id>/revoke", tenants.KeyRevocation.as_view(), name="key-revoke"),
@@ -49,6 +51,8 @@ urlpatterns = [
     path("rollouts/<uuid:id>/hold", serving.RolloutHold.as_view(), name="rollout-hold"),
     path("rollouts/<uuid:id>/resume", serving.RolloutResume.as_view(), name="rollout-resume"),
     path("rollouts/<uuid:id>/back-to-teacher", serving.RolloutBackToTeacher.as_view(), name="rollout-back-to-teacher"),
+    path("model-routes", model_routes.ModelRouteList.as_view(), name="model-routes"),
+    path("model-routes/remove", model_routes.ModelRouteRemoval.as_view(), name="model-route-remove"),
     path("limits", limits.LimitList.as_view(), name="limits"),
     path("limits/<uuid:id>/remove", limits.LimitRemoval.as_view(), name="limit-remove"),
     path("statements", billing.StatementList.as_view(), name="statements"),

@@ -20,7 +20,7 @@ from django.db import IntegrityError
 
 from ingestion.core.agreement import answer_schema, canonical
 from ingestion.core.answer_schema import find_excess
-from ingestion.core.calls import Answer, Arm, Dialect, Finish, Kind
+from ingestion.core.calls import Answer, Arm, Finish, Kind
 from ingestion.core.dedupe import cluster_near_duplicates
 from ingestion.core.reading import is_storable
 from ingestion.core.redact import redact
@@ -146,8 +146,8 @@ def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Count
     left_out: Counter[str] = Counter()
     candidates: list[Candidate] = []
     with acting_for(tenant_id):
-        data_key, history = data_key_in_force(), stance_history(Dialect(workload.dialect).provider)
-        answered = Call.objects.filter(workload_id=workload.id).exclude(arm=Arm.STUDENT).order_by("-at")
+        data_key, histories = data_key_in_force(), Histories()
+        answered = Call.objects.filter(workload_id=workload.id, failovers=0).exclude(arm=Arm.STUDENT).order_by("-at")
         ids = list(answered.values_list("id", flat=True)[: settings.MAX_PAIRS])
     for start in range(0, len(ids), CHUNK):
         with acting_for(tenant_id):
@@ -155,17 +155,17 @@ def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Count
         for calls in batches:
             with acting_for(tenant_id):
                 payloads = payloads_of(calls)
-                made = [_candidate(call, payloads.get(call.id), workload, data_key, history) for call in calls]
+                made = [_candidate(call, payloads.get(call.id), workload, data_key, histories) for call in calls]
             left_out.update(reason for reason in made if isinstance(reason, str))
             candidates += [candidate for candidate in made if isinstance(candidate, Candidate)]
     return candidates, left_out
 
 
 def _candidate(
-    call: Call, payload: object, workload: Workload, data_key: bytes, history: Sequence[tuple[datetime, Stance]]
+    call: Call, payload: object, workload: Workload, data_key: bytes, histories: "Histories"
 ) -> Candidate | str:
     """The pair a call makes, or the reason it makes none."""
-    stance = stance_at(history, call.at)
+    stance = stance_at(histories.of(call), call.at)
     facts = _refuse_facts(call, stance)
     if facts or payload is None:
         return facts or "no_payload"
@@ -197,7 +197,7 @@ def _candidate_of(pair: Pair, workload: Workload, stance: Stance) -> Candidate |
     call, unusable = pair.call, _unusable(pair.answer, Kind(workload.kind))
     answer = "" if unusable else canonical(Kind(workload.kind), pair.answer) or ""
     shown = "" if unusable else pair.answer.text or ""
-    return Candidate(call.id, call.at, call.arm, Dialect(call.dialect).provider, stance, query, answer, shown, unusable)
+    return Candidate(call.id, call.at, call.arm, call.asked_provider, stance, query, answer, shown, unusable)
 
 
 def _unusable(answer: Answer, kind: Kind) -> str:
@@ -359,13 +359,30 @@ def _content_hash(rows: Iterable[Candidate]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def stance_history(provider: str) -> list[tuple[datetime, Stance]]:
-    """When which stance on a provider's terms came into force, oldest first, and last the one in force now."""
-    stated = Event.objects.filter(kind__in=["credential.stored", "credential.stance_stated"]).order_by("at", "id")
-    credential = ProviderCredential.objects.filter(provider=provider).first()
+class Histories:
+    """When which stances on the terms of each credential came into force, each history read when it is first asked for.
+
+    Needs the tenant in force each time that it reads.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[UUID | str, list[tuple[datetime, Stance]]] = {}
+
+    def of(self, call: Call) -> list[tuple[datetime, Stance]]:
+        """Those of the credential that a call went under; of one that names none, its provider's usual one."""
+        named: UUID | str = call.credential_id or call.asked_provider
+        if named not in self._known:
+            mine = (one for one in ProviderCredential.usual_first() if named in (one.id, one.provider))
+            self._known[named] = _stance_history(next(mine, None))
+        return self._known[named]
+
+
+def _stance_history(credential: ProviderCredential | None) -> list[tuple[datetime, Stance]]:
+    """Oldest first, and last the one in force now; nothing for a credential that is gone."""
     if credential is None:
         return []
-    mine = [event for event in stated if event.subject_id == str(credential.id)]
+    stated = Event.objects.filter(kind__in=["credential.stored", "credential.stance_stated"]).order_by("at", "id")
+    mine = stated.filter(subject_id=str(credential.id))
     earlier = [(event.at, Stance(event.data["stance"])) for event in mine]
     return [*earlier, (credential.stance_at, Stance(credential.stance))]  # the row itself has the last word
 

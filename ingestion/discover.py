@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 
 from ingestion.core.agreement import answer_schema, canonical, infer_kind
 from ingestion.core.answer_schema import find_excess
@@ -134,8 +134,16 @@ def _refresh(tenant_id: UUID, now: datetime) -> None:
 
 
 def _stances(workload: Workload) -> dict[str, str]:
-    terms = ProviderCredential.objects.filter(provider=Dialect(workload.dialect).provider)
-    return dict(terms.values_list("provider", "stance"))
+    """By the name of each credential that its calls went under; before any call named one, of all that could be."""
+    return dict(_terms(workload).values_list("name", "stance"))
+
+
+def _terms(workload: Workload) -> QuerySet[ProviderCredential]:
+    lately = Call.answered_for(workload.id).order_by("-at").values_list("credential_id", flat=True)[:JUDGED]
+    used = {one for one in lately if one is not None}
+    if used:
+        return ProviderCredential.objects.filter(id__in=used)
+    return ProviderCredential.objects.filter(provider=Dialect(workload.dialect).provider)
 
 
 def _is_worth_a_look(workload: Workload, pairs: int, now: datetime) -> bool:
@@ -143,9 +151,7 @@ def _is_worth_a_look(workload: Workload, pairs: int, now: datetime) -> bool:
     known = int(workload.figures.get("pairs", 0))
     if pairs < known or pairs >= known * GROWN or known < settings.MIN_PAIRS <= pairs:
         return True
-    terms_moved = ProviderCredential.objects.filter(
-        provider=Dialect(workload.dialect).provider, stance_at__gt=workload.looked_at
-    ).exists()
+    terms_moved = ProviderCredential.objects.filter(stance_at__gt=workload.looked_at).exists()
     return terms_moved or now - workload.looked_at >= STALE
 
 

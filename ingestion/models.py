@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from django.db import models
 from django.db.models import Q
 
-from ingestion.core.calls import Arm, Kind
+from ingestion.core.calls import Arm, Dialect, Kind, Provider
 from tenants.scope import TenantOwned
 
 MONEY: dict[str, Any] = {"max_digits": 20, "decimal_places": 10}
@@ -75,6 +75,9 @@ class Call(TenantOwned):
     dialect = models.CharField(max_length=20)
     asked_model = models.CharField(max_length=120)
     answered_model = models.CharField(max_length=120, default="")
+    provider = models.CharField(max_length=20, default="")  # "" in rows from before it was told: the dialect's own
+    credential_id = models.UUIDField(null=True)
+    failovers = models.PositiveSmallIntegerField(default=0)
     fingerprint = models.CharField(max_length=32, default="")
     workload_id = models.UUIDField(null=True)
     arm = models.CharField(max_length=20, choices=[(arm.value, arm.value) for arm in Arm])
@@ -117,10 +120,21 @@ class Call(TenantOwned):
             ),
         ]
 
+    @property
+    def asked_provider(self) -> str:
+        """Whose answer it is, or would have been."""
+        return self.provider or Dialect(self.dialect).provider
+
+    @property
+    def path_model(self) -> str:
+        """The model that the call's path named, where its body does not: a deployment of Azure's."""
+        is_named = self.provider == Provider.AZURE and self.dialect == Dialect.OPENAI
+        return self.asked_model if is_named else ""
+
     @classmethod
     def answered_for(cls, workload_id: UUID) -> "models.QuerySet[Call]":
-        """A workload's calls that the teacher answered in whole."""
-        found = cls.objects.filter(workload_id=workload_id, status=200, complete=True)
+        """A workload's calls that its own teacher answered in whole, not one that stood in for it."""
+        found = cls.objects.filter(workload_id=workload_id, status=200, complete=True, failovers=0)
         return found.exclude(arm=Arm.STUDENT)
 
 

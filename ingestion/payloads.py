@@ -46,7 +46,7 @@ def read_pair(call: Call, payload: Payload, data_key: bytes) -> Pair:
     request, response = open_bodies(payload, data_key)
     dialect = Dialect(call.dialect)
     try:
-        ask = parse_ask(dialect, request)
+        ask = parse_ask(dialect, request, model=call.path_model)
         answer = read_stream(dialect, response) if call.stream else parse_answer(dialect, response)
     except UnableToParse as error:
         raise UnableToReadPair("a body is not of the dialect") from error

@@ -14,12 +14,14 @@ from genai_prices import __version__
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo, ModelPrice, StartDateConstraint, TieredPrices
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Provider
 from ingestion.core.rating import Rates
 
 SOURCE: Final = f"genai-prices {__version__}"
 ALWAYS: Final = datetime(2020, 1, 1, tzinfo=UTC)  # the start of a price whose first day nobody published
-_PROVIDERS: Final = {provider.id: provider for provider in providers if provider.id in set(Dialect)}
+_PROVIDERS: Final = {provider.id: provider for provider in providers if provider.id in set(Provider)}
+
+_SOLD_BY: Final = {Provider.AZURE.value: Provider.OPENAI.value}  # at the same list prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,19 @@ def listed_prices(now: datetime) -> list[ListedPrice]:
     ]
 
 
-def listed_name(provider: str, model: str) -> str | None:
-    """The published name of a model that a caller or an answer calls by another one, a dated snapshot's, say."""
+def priced_as(provider: str, model: str) -> list[tuple[str, str]]:
+    """The providers and names under which a model's price may be found, the likeliest first: as it is called, then as
+    its provider publishes it (a dated snapshot's price is its model's), then as they whose models it sells do.
+    """
+    found = []
+    for seller in (provider, _SOLD_BY.get(provider)):
+        if seller is not None:
+            listed = _listed_name(seller, model)
+            found += [(seller, model), *([(seller, listed)] if listed and listed != model else [])]
+    return found
+
+
+def _listed_name(provider: str, model: str) -> str | None:
     listed = _PROVIDERS.get(provider)
     found = listed.find_model(model) if listed else None
     return found.id if found else None

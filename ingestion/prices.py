@@ -12,7 +12,7 @@ from django.db.models import Manager
 from ingestion.core.calls import Arm, CallRecord, Dialect, Usage
 from ingestion.core.rating import Rates, cost
 from ingestion.models import Price
-from ingestion.price_list import SOURCE, ListedPrice, listed_name, listed_prices
+from ingestion.price_list import SOURCE, ListedPrice, listed_prices, priced_as
 
 
 def seed_prices(now: datetime) -> int:
@@ -91,13 +91,16 @@ class PriceBook:
             cache_write_tokens=record.cache_write_tokens,
         )
         model, at = record.answered_model or record.asked_model, datetime.fromtimestamp(record.at, UTC)
-        return self.cost(provider=Dialect(record.dialect).provider, model=model, usage=usage, at=at)
+        provider = record.provider or Dialect(record.dialect).provider
+        return self.cost(provider=provider, model=model, usage=usage, at=at)
 
     def _name(self, provider: str, model: str) -> tuple[str, str] | None:
         asked = (provider, model)
         if asked not in self._names:
-            published = None if asked in self._periods else listed_name(provider, model)
-            self._names[asked] = asked if published is None else (provider, published)
+            known = asked in self._periods
+            self._names[asked] = (
+                asked if known else next((name for name in priced_as(*asked) if name in self._periods), None)
+            )
         return self._names[asked]
 
 

@@ -38,14 +38,12 @@ def what_needs_attention(now: datetime) -> list[Notice]:
 
 def _providers() -> Iterator[Notice]:
     url = reverse("portal:settings")
-    stances = dict(ProviderCredential.objects.values_list("provider", "stance"))
+    stances = dict(ProviderCredential.objects.order_by("name").values_list("name", "stance"))
     if not stances:
         yield Notice(Tone.WARN, "No provider key is stored, so no call can be answered.", url)
-    for provider, stance in stances.items():
+    for name, stance in stances.items():
         if stance == ProviderCredential.Stance.FORBIDDEN:
-            yield Notice(
-                Tone.WARN, f"The terms stated for {provider} forbid training, so nothing is learned from it.", url
-            )
+            yield Notice(Tone.WARN, f"The terms stated for {name} forbid training, so nothing is learned from it.", url)
 
 
 def _rollouts(now: datetime) -> Iterator[Notice]:

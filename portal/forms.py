@@ -6,9 +6,10 @@ from django import forms
 from django.contrib.auth.forms import PasswordChangeForm
 from django.contrib.auth.password_validation import validate_password
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Provider
 from ingestion.erase import LONGEST_SUBJECT
 from ingestion.models import Workload
+from serving.model_routes import Destination
 from tenants.core.roles import Role
 from tenants.credentials import SECRET_PATTERN, SECRET_RULE, UnableToSendThere, check_base_url
 from tenants.models import ApiKey, ProviderCredential, Tenant, User
@@ -34,7 +35,11 @@ SCOPES = [
 MEASURES = [("spend", "US dollars at the provider"), ("tokens", "Tokens, read and written"), ("requests", "Requests")]
 WINDOWS = [("month", "Month"), ("day", "Day"), ("minute", "Minute")]
 PASSWORD_RULE = "Ten characters or more, and not a common one."
-DIALECTS = [(Dialect.OPENAI.value, "OpenAI dialect"), (Dialect.ANTHROPIC.value, "Anthropic dialect")]
+PROVIDERS = [
+    (Provider.OPENAI.value, "OpenAI, or another that speaks its dialect"),
+    (Provider.ANTHROPIC.value, "Anthropic"),
+    (Provider.AZURE.value, "Azure OpenAI"),
+]
 
 
 def _password(autocomplete: str) -> forms.PasswordInput:
@@ -98,10 +103,10 @@ class KeyForm(forms.Form):
 class OneOfOurs(forms.ModelChoiceField):  # type: ignore[type-arg]  # which it does not take at run time
     """A row of the tenant's; its form says which there are, once there is a tenant."""
 
-    def __init__(self, *, empty_label: str) -> None:
-        super().__init__(queryset=None, required=False, empty_label=empty_label)
+    def __init__(self, *, empty_label: str, required: bool = False, label: str | None = None) -> None:
+        super().__init__(queryset=None, required=required, empty_label=empty_label, label=label)
 
-    def label_from_instance(self, row: ApiKey | Workload) -> str:
+    def label_from_instance(self, row: ApiKey | Workload | ProviderCredential) -> str:
         """By its name, and a key also by how it begins."""
         return f"{row.name} ({row.prefix}…)" if isinstance(row, ApiKey) else row.name
 
@@ -192,10 +197,17 @@ class StanceForm(forms.Form):
 
 
 class CredentialForm(StanceForm):
-    """The tenant's own key at a provider."""
+    """A key of the tenant's at a provider."""
 
-    provider = forms.ChoiceField(choices=DIALECTS)
-    base_url = forms.CharField(label="Base URL", max_length=300, help_text="Without /v1.")
+    name = forms.SlugField(
+        max_length=40,
+        required=False,
+        help_text="For a second key at a provider, such as “openai-eu”. Without one it is the provider’s usual key.",
+    )
+    provider = forms.ChoiceField(choices=PROVIDERS)
+    base_url = forms.CharField(
+        label="Base URL", max_length=300, help_text="Without /v1. Azure’s is https://….openai.azure.com."
+    )
     secret = forms.RegexField(
         SECRET_PATTERN,
         label="Provider key",
@@ -206,7 +218,7 @@ class CredentialForm(StanceForm):
         widget=_password("off"),
         help_text="Sealed; never shown again.",
     )
-    field_order = ["provider", "base_url", "secret", "stance"]
+    field_order = ["provider", "name", "base_url", "secret", "stance"]
 
     def clean_base_url(self) -> str:
         """An address calls may be sent to."""
@@ -223,3 +235,31 @@ def _with_checked_password(form: forms.Form, cleaned: dict[str, Any]) -> dict[st
         except forms.ValidationError as error:
             form.add_error("password", error)
     return cleaned
+
+
+class ModelRouteForm(forms.Form):
+    """Where calls for a model go: the first destination, and up to two that are asked where it cannot answer."""
+
+    asked_model = forms.CharField(
+        label="Calls for the model",
+        max_length=120,
+        help_text="As your code names it: the provider’s name, a deployment, or a name of your own. * is all others.",
+    )
+    first = OneOfOurs(empty_label="Choose a key", required=True, label="Go under the key")
+    first_model = forms.CharField(
+        label="as the model", max_length=120, required=False, help_text="Empty: as your code names it."
+    )
+    second = OneOfOurs(empty_label="Nowhere else", label="and if that one cannot answer, under")
+    second_model = forms.CharField(label="as the model", max_length=120, required=False)
+    third = OneOfOurs(empty_label="Nowhere else", label="and if that one cannot, under")
+    third_model = forms.CharField(label="as the model", max_length=120, required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("first", "second", "third"):
+            self.fields[name].queryset = ProviderCredential.objects.order_by("name")  # type: ignore[attr-defined]
+
+    def destinations(self) -> list[Destination]:
+        """In the order in which they are asked."""
+        told = [(self.cleaned_data[name], self.cleaned_data[f"{name}_model"]) for name in ("first", "second", "third")]
+        return [Destination(credential, model) for credential, model in told if credential is not None]

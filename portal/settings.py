@@ -7,14 +7,15 @@ from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
 from portal.access import PortalRequest, action, page, show, utc_now
-from portal.forms import CredentialForm, MemberForm, PreferencesForm, RoleForm, StanceForm
+from portal.forms import CredentialForm, MemberForm, ModelRouteForm, PreferencesForm, RoleForm, StanceForm
 from portal.paging import newest_first
 from portal.spreadsheets import as_csv
+from serving.model_routes import model_routes
 from tenants.core.roles import Right, Role
 from tenants.members import UnableToChangeMembers, add_member, change_role, remove_member
 from tenants.models import Event, Membership, ProviderCredential, Tenant
 from tenants.preferences import UnableToPrefer, state_preferences
-from tenants.provision import state_stance, store_credential
+from tenants.provision import UnableToRemove, UnableToStore, remove_credential, state_stance, store_credential
 
 EVENTS_EXPORTED = 10_000
 
@@ -22,7 +23,7 @@ EVENTS_EXPORTED = 10_000
 @page()
 def settings_page(request: PortalRequest) -> HttpResponse:
     """Everything on one page."""
-    return _show_settings(request)
+    return show_settings(request)
 
 
 @action(Right.MANAGE_TENANT)
@@ -30,12 +31,12 @@ def prefer(request: PortalRequest) -> HttpResponse:
     """Record the tenant's own choices."""
     form = PreferencesForm(request.POST)
     if not form.is_valid():
-        return _show_settings(request, preferences=form, status=400)
+        return show_settings(request, preferences=form, status=400)
     try:
         state_preferences(**form.cleaned_data, actor=request.member.actor, now=utc_now())
     except UnableToPrefer as error:
         form.add_error(None, f"{error}")
-        return _show_settings(request, preferences=form, status=400)
+        return show_settings(request, preferences=form, status=400)
     messages.success(request, "Saved.")
     return redirect("portal:settings")
 
@@ -45,9 +46,25 @@ def keep_credential(request: PortalRequest) -> HttpResponse:
     """Seal a key at a provider, in place of an older one."""
     form = CredentialForm(request.POST)
     if not form.is_valid():
-        return _show_settings(request, credential=form, status=400)
-    store_credential(**form.cleaned_data, actor=request.member.actor, now=utc_now())
+        return show_settings(request, credential=form, status=400)
+    try:
+        store_credential(**form.cleaned_data, actor=request.member.actor, now=utc_now())
+    except UnableToStore as error:
+        form.add_error("name", f"{error}.")
+        return show_settings(request, credential=form, status=400)
     messages.success(request, "The provider key is sealed and in use within seconds.")
+    return redirect("portal:settings")
+
+
+@action(Right.MANAGE_PROVIDERS)
+def forget_credential(request: PortalRequest, id: UUID) -> HttpResponse:
+    """Forget a key at a provider."""
+    credential: ProviderCredential = get_object_or_404(ProviderCredential.objects.all(), id=id)
+    try:
+        remove_credential(credential, actor=request.member.actor, now=utc_now())
+        messages.success(request, "The key is forgotten, and out of use within seconds.")
+    except UnableToRemove as error:
+        messages.error(request, f"{error}".capitalize() + ".")
     return redirect("portal:settings")
 
 
@@ -69,12 +86,12 @@ def add(request: PortalRequest) -> HttpResponse:
     """Let a person in."""
     form = MemberForm(request.POST)
     if not form.is_valid():
-        return _show_settings(request, member_form=form, status=400)
+        return show_settings(request, member_form=form, status=400)
     try:
         add_member(**form.cleaned_data, actor=request.member.actor, now=utc_now())
     except UnableToChangeMembers as error:
         form.add_error("email", f"{error}".capitalize() + ".")
-        return _show_settings(request, member_form=form, status=400)
+        return show_settings(request, member_form=form, status=400)
     messages.success(request, "Added.")
     return redirect("portal:settings")
 
@@ -125,16 +142,19 @@ def _member(id: int) -> Membership:
     return found
 
 
-def _show_settings(request: PortalRequest, *, status: int = 200, **forms: object) -> HttpResponse:
+def show_settings(request: PortalRequest, *, status: int = 200, **forms: object) -> HttpResponse:
+    """The page, with forms as they were filled in."""
     tenant: Tenant = Tenant.objects.get()
     members = list(Membership.objects.select_related("user").order_by("id"))
     stated = {name: getattr(tenant, name) for name in ("name", "approval", "log_content")}
     context: dict[str, object] = {
         "preferences": PreferencesForm(initial=stated),
         "credential": CredentialForm(),
+        "route_form": ModelRouteForm(),
+        "model_routes": model_routes(),
         "member_form": MemberForm(),
         "credentials": [
-            (one, StanceForm(initial={"stance": one.stance})) for one in ProviderCredential.objects.order_by("provider")
+            (one, StanceForm(initial={"stance": one.stance})) for one in ProviderCredential.objects.order_by("name")
         ],
         "members": [(one, RoleForm(initial={"role": one.role})) for one in members],
         "several_owners": sum(one.role == Role.OWNER for one in members) > 1,

@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from portal import account, calls, erasures, keys, limits, overview, savings, settings, webhooks, workloads
+from portal import (
+    account,
+    calls,
+    erasures,
+    keys,
+    limits,
+    model_routes,
+    overview,
+    savings,
+    settings,
+    webhooks,
+    workloads,
+)
 
 app_name = "portal"
 urlpatterns = [
@@ -40,7 +52,10 @@ urlpatterns = [
     path("settings", settings.settings_page, name="settings"),
     path("settings/preferences", settings.prefer, name="preferences"),
     path("settings/credentials", settings.keep_credential, name="credential-new"),
+    path("settings/credentials/<uuid:id>/remove", settings.forget_credential, name="credential-remove"),
     path("settings/credentials/<uuid:id>/stance", settings.change_stance, name="credential-stance"),
+    path("settings/model-routes", model_routes.make_route, name="model-route-new"),
+    path("settings/model-routes/remove", model_routes.remove, name="model-route-remove"),
     path("settings/members", settings.add, name="member-new"),
     path("settings/members/<int:id>/role", settings.change, name="member-role"),
     path("settings/members/<int:id>/remove", settings.remove, name="member-remove"),

@@ -58,7 +58,7 @@ class Setting:
     gate: Gate
     kind: Kind
     salt: str
-    teachers: dict[str, Teacher] = field(repr=False)
+    teachers: dict[UUID | str, Teacher] = field(repr=False)  # by credential, and by provider for calls that name none
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,11 @@ def _claim_lost(rollout: Rollout, now: datetime) -> list[Audit]:
 
 def _setting(rollout: Rollout) -> Setting:
     data_key = data_key_in_force()
-    teachers = {
-        credential.provider: Teacher(credential.provider, credential.base_url, open_credential(credential, data_key))
-        for credential in ProviderCredential.objects.all()
-    }
+    teachers: dict[UUID | str, Teacher] = {}
+    for one in ProviderCredential.usual_first():
+        teacher = Teacher(one.provider, one.base_url, open_credential(one, data_key))
+        teachers[one.id] = teacher
+        teachers.setdefault(one.provider, teacher)
     spec = msgspec.convert(rollout.deployment.spec, StudentSpec)
     gate = msgspec.convert(rollout.certificate.gate, Gate)
     return Setting(spec, gate, Kind(spec.kind), cache_salt(data_key), teachers)
@@ -237,7 +238,7 @@ async def _shadow(setting: Setting, pair: Pair, http: aiohttp.ClientSession) -> 
 
 async def _live(setting: Setting, pair: Pair, http: aiohttp.ClientSession, book: PriceBook) -> Finding:
     """Ask the teacher what the student answered, with the caller's own bytes."""
-    teacher = setting.teachers.get(pair.ask.dialect.provider)
+    teacher = setting.teachers.get(pair.call.credential_id or pair.call.asked_provider)
     if teacher is None:
         return Finding(error="no_credential")
     try:
@@ -262,7 +263,7 @@ def _price(book: PriceBook, pair: Pair, answer: Answer) -> Decimal:
     """What the second answer cost, by length where its usage is not told; 0 where no price is known."""
     call, usage = pair.call, answer.usage or estimate_usage(pair.ask, answer)
     model = answer.model or call.asked_model
-    return book.cost(provider=pair.ask.dialect.provider, model=model, usage=usage, at=call.at) or Decimal(0)
+    return book.cost(provider=call.asked_provider, model=model, usage=usage, at=call.at) or Decimal(0)
 
 
 def _close(one: Audit, finding: Finding, now: datetime, *, final: bool = False) -> None:

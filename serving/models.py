@@ -12,7 +12,7 @@ from django.db.models import Q
 from ingestion.models import MONEY, Workload
 from serving.core.limits import LimitEntry, Measure, Window, unit_of
 from tenants.events import record_event
-from tenants.models import ApiKey
+from tenants.models import ApiKey, ProviderCredential
 from tenants.scope import TenantOwned
 from training.models import Adapter
 
@@ -162,6 +162,26 @@ class Rollout(TenantOwned):
             record_event("rollout." + to, now=now, actor=actor, subject_id=self.id, was=self.state, share=share, **data)
             self.state, self.share, self.step_at, self.held_from = to, share, now, held_from
         return bool(moved)
+
+
+class ModelRoute(TenantOwned):
+    """One place where calls for a model go: a credential, and what the model is called there. The next is asked where
+    the one before cannot answer. The model `*` stands for all that have no route of their own.
+    """
+
+    EVERY: ClassVar = "*"
+
+    id = models.UUIDField(primary_key=True, default=uuid4)
+    asked_model = models.CharField(max_length=120)
+    position = models.PositiveSmallIntegerField()  # from 0
+    credential = models.ForeignKey(ProviderCredential, on_delete=models.RESTRICT, related_name="+", db_constraint=False)
+    model = models.CharField(max_length=120, default="")  # "": as asked
+    set_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "asked_model", "position"], name="one_place_in_a_model_route")
+        ]
 
 
 class Limit(TenantOwned):

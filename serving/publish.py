@@ -9,11 +9,12 @@ from django.conf import settings
 
 from ingestion.models import Fingerprint, Workload
 from ingestion.prices import rates_in_force
+from serving.core.destinations import destinations_of
 from serving.core.gates import Gate, StudentSpec
 from serving.core.limits import LimitEntry
 from serving.core.snapshot import KeyEntry, ProviderEntry, RouteEntry, Snapshot, TenantEntry
 from serving.evaluate import cache_salt
-from serving.models import Deployment, Limit, Rollout
+from serving.models import Deployment, Limit, ModelRoute, Rollout
 from tenants.data_keys import open_data_key, purpose_key
 from tenants.models import ApiKey, ProviderCredential, Tenant
 from tenants.provision import open_credential
@@ -21,11 +22,11 @@ from tenants.provision import open_credential
 
 def make_snapshot(now: datetime) -> Snapshot:
     """The world as of now. `version` is milliseconds since the epoch, so that it grows over restarts."""
-    routes = _routes()
-    providers = _providers()
-    limits = _limits()
+    routes, credentials, model_routes, limits = _routes(), _credentials(), _model_routes(), _limits()
     tenants = {
-        str(tenant.id): _tenant(tenant, providers[tenant.id], routes[tenant.id], limits[tenant.id])
+        str(tenant.id): _tenant(
+            tenant, credentials[tenant.id], model_routes[tenant.id], routes=routes[tenant.id], limits=limits[tenant.id]
+        )
         for tenant in _all_tenants()
     }
     return Snapshot(
@@ -51,10 +52,17 @@ def _keys() -> dict[str, KeyEntry]:
     }
 
 
-def _providers() -> dict[UUID, list[ProviderCredential]]:
+def _credentials() -> dict[UUID, list[ProviderCredential]]:
     by_tenant: dict[UUID, list[ProviderCredential]] = defaultdict(list)
-    for credential in ProviderCredential.across_tenants.all():
+    for credential in ProviderCredential.across_tenants.order_by("name"):
         by_tenant[credential.tenant_id].append(credential)
+    return by_tenant
+
+
+def _model_routes() -> dict[UUID, list[ModelRoute]]:
+    by_tenant: dict[UUID, list[ModelRoute]] = defaultdict(list)
+    for one in ModelRoute.across_tenants.order_by("asked_model", "position"):
+        by_tenant[one.tenant_id].append(one)
     return by_tenant
 
 
@@ -66,23 +74,38 @@ def _limits() -> dict[UUID, list[LimitEntry]]:
 
 
 def _tenant(
-    tenant: Tenant, credentials: list[ProviderCredential], routes: dict[str, RouteEntry], limits: list[LimitEntry]
+    tenant: Tenant,
+    credentials: list[ProviderCredential],
+    model_routes: list[ModelRoute],
+    *,
+    routes: dict[str, RouteEntry],
+    limits: list[LimitEntry],
 ) -> TenantEntry:
     data_key = open_data_key(tenant.id, bytes(tenant.data_key_sealed))
+    opened = {one.id: _provider(one, data_key) for one in credentials}
+    routed: dict[str, list[ProviderEntry]] = defaultdict(list)
+    for one in model_routes:
+        routed[one.asked_model].append(msgspec.structs.replace(opened[one.credential_id], model=one.model))
+    providers, models = destinations_of({one.name: opened[one.id] for one in credentials}, routed)
     return TenantEntry(
         active=tenant.status == Tenant.Status.ACTIVE,
         data_key=data_key,
         subject_key=purpose_key(data_key, "subjects"),
         salt=cache_salt(data_key),
         log_content=tenant.log_content,
-        providers={
-            credential.provider: ProviderEntry(
-                base_url=credential.base_url, credential=open_credential(credential, data_key)
-            )
-            for credential in credentials
-        },
+        providers=providers,
+        models=models,
         routes=routes,
         limits=tuple(limits),
+    )
+
+
+def _provider(credential: ProviderCredential, data_key: bytes) -> ProviderEntry:
+    return ProviderEntry(
+        base_url=credential.base_url,
+        credential=open_credential(credential, data_key),
+        provider=credential.provider,
+        id=str(credential.id),
     )
 
 

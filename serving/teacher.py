@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from ingestion.core.calls import Answer, Ask, Dialect
+from ingestion.core.calls import Answer, Ask, Dialect, Provider
 from ingestion.core.dialects import parse_answer
+from ingestion.core.edits import set_model
 from ingestion.core.reading import UnableToParse
 from ingestion.core.sse import StreamReader
 
@@ -37,11 +38,13 @@ class Teacher:
 
 async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession) -> Answer:
     """The teacher's whole answer to the ask. Raises UnableToAsk."""
-    url = teacher.base_url.rstrip("/") + PATHS[ask.dialect]
+    azure = teacher.provider == Provider.AZURE  # its body may leave the model to the path, which is another one here
+    url = teacher.base_url.rstrip("/") + ("/openai" if azure else "") + PATHS[ask.dialect]
+    sent = set_model(ask.raw, ask.model) if azure else ask.raw
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     try:
         async with http.post(
-            url, data=ask.raw, headers=_headers(teacher), timeout=timeout, allow_redirects=False
+            url, data=sent, headers=_headers(teacher), timeout=timeout, allow_redirects=False
         ) as response:
             body = await _whole(response)
             status = response.status
@@ -78,6 +81,8 @@ def _read(ask: Ask, body: bytes) -> Answer:
 
 def _headers(teacher: Teacher) -> dict[str, str]:
     headers = {"content-type": "application/json"}
-    if teacher.provider == Dialect.ANTHROPIC.provider:
+    if teacher.provider == Provider.ANTHROPIC:
         return {**headers, "x-api-key": teacher.credential, "anthropic-version": "2023-06-01"}
+    if teacher.provider == Provider.AZURE:
+        return {**headers, "api-key": teacher.credential}
     return {**headers, "authorization": f"Bearer {teacher.credential}"}

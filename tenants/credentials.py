@@ -8,6 +8,8 @@ from django.conf import settings
 
 from tenants.addresses import is_blocked
 
+AZURE: Final = "azure"
+PROVIDERS: Final = ("openai", "anthropic", AZURE)  # `Provider`, which is up the line: a test holds the two together
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 SECRET_PATTERN: Final = r"^[!-~]+\Z"
 SECRET_RULE: Final = "A key travels in a header: printable ASCII, without spaces."

@@ -4,7 +4,7 @@ As in the portal, to store one or to state a stance takes `Right.MANAGE_PROVIDER
 could give another base URL would have every call of the tenant sent there, and a stance is a person's word.
 """
 
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -16,11 +16,9 @@ from rest_framework.response import Response
 
 from tenants.api import NewestFirst, TenantView, utc_now
 from tenants.core.roles import Right
-from tenants.credentials import SECRET_PATTERN, SECRET_RULE, UnableToSendThere, check_base_url
+from tenants.credentials import PROVIDERS, SECRET_PATTERN, SECRET_RULE, UnableToSendThere, check_base_url
 from tenants.models import ProviderCredential
-from tenants.provision import state_stance, store_credential
-
-PROVIDERS: Final = ("openai", "anthropic")  # the dialects' own, which are up the line: a test holds the two together
+from tenants.provision import UnableToRemove, UnableToStore, remove_credential, state_stance, store_credential
 
 
 class CredentialSerializer(serializers.ModelSerializer[ProviderCredential]):
@@ -28,7 +26,7 @@ class CredentialSerializer(serializers.ModelSerializer[ProviderCredential]):
 
     class Meta:
         model = ProviderCredential
-        fields = ("id", "provider", "base_url", "hint", "stance", "stance_at")
+        fields = ("id", "name", "provider", "base_url", "hint", "stance", "stance_at")
         read_only_fields = fields
 
 
@@ -39,8 +37,11 @@ class StanceSerializer(serializers.Serializer[Any]):
 
 
 class NewCredentialSerializer(StanceSerializer):
-    """The tenant's own key at a provider. `base_url` is without `/v1`."""
+    """A key of the tenant's at a provider. `base_url` is without `/v1`. Without a `name` it has the provider's, and
+    calls that no model route sends elsewhere go under that one.
+    """
 
+    name = serializers.SlugField(max_length=40, required=False, default="", allow_blank=True)
     provider = serializers.ChoiceField(choices=PROVIDERS)
     base_url = serializers.CharField(max_length=300)
     secret = serializers.RegexField(
@@ -60,9 +61,9 @@ class NewCredentialSerializer(StanceSerializer):
 
 
 class CredentialPages(NewestFirst):
-    """Pages of credentials, by provider, of which each has one."""
+    """Pages of credentials."""
 
-    ordering = "provider"
+    ordering = "name"
 
 
 class CredentialList(TenantView, ListAPIView[ProviderCredential]):
@@ -73,16 +74,35 @@ class CredentialList(TenantView, ListAPIView[ProviderCredential]):
     needs = Right.MANAGE_PROVIDERS
 
     def get_queryset(self) -> QuerySet[ProviderCredential]:
-        """One a provider."""
+        """All of them."""
         return ProviderCredential.objects.all()
 
     @extend_schema(request=NewCredentialSerializer, responses={201: CredentialSerializer})
     def post(self, request: Request) -> Response:
-        """Seal a key at a provider, in place of an older one. An owner's or security's session may; a key may not."""
+        """Seal a key at a provider, in place of one of that name. A person's session may; a key may not."""
         asked = NewCredentialSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        kept = store_credential(**asked.validated_data, actor=self.caller.actor, now=utc_now())
+        try:
+            kept = store_credential(**asked.validated_data, actor=self.caller.actor, now=utc_now())
+        except UnableToStore as error:
+            raise serializers.ValidationError({"name": str(error)}) from error
         return Response(CredentialSerializer(kept).data, status=status.HTTP_201_CREATED)
+
+
+class CredentialRemoval(TenantView):
+    """Forgetting a key at a provider."""
+
+    needs = Right.MANAGE_PROVIDERS
+
+    @extend_schema(request=None, responses={204: None})
+    def post(self, request: Request, id: UUID) -> Response:
+        """Calls go under another one within seconds, or are refused. A person's session may; a key may not."""
+        credential = get_object_or_404(ProviderCredential.objects.all(), id=id)
+        try:
+            remove_credential(credential, actor=self.caller.actor, now=utc_now())
+        except UnableToRemove as error:
+            raise serializers.ValidationError(str(error)) from error
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class CredentialStance(TenantView):

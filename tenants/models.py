@@ -124,7 +124,10 @@ class ApiKey(TenantOwned):
 
 
 class ProviderCredential(TenantOwned):
-    """The tenant's own key at a provider, sealed, with what its terms let us do with the answers."""
+    """One of the tenant's own keys at a provider, sealed, with what its terms let us do with the answers.
+
+    Calls go under the one that bears its provider's name, or else the first by name, unless a model route says more.
+    """
 
     class Stance(models.TextChoices):
         ALLOWED = "allowed"
@@ -132,7 +135,8 @@ class ProviderCredential(TenantOwned):
         FORBIDDEN = "forbidden"
 
     id = models.UUIDField(primary_key=True, default=uuid4)
-    provider = models.CharField(max_length=20)  # a dialect: openai, anthropic
+    provider = models.CharField(max_length=20)  # openai, anthropic, azure
+    name = models.SlugField(max_length=40)
     base_url = models.URLField(max_length=300)
     secret_sealed = models.BinaryField()
     hint = models.CharField(max_length=8)  # the last four characters, for people
@@ -140,7 +144,12 @@ class ProviderCredential(TenantOwned):
     stance_at = models.DateTimeField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["tenant", "provider"], name="one_credential_per_provider")]
+        constraints = [models.UniqueConstraint(fields=["tenant", "name"], name="one_credential_of_a_name")]
+
+    @classmethod
+    def usual_first(cls) -> list["ProviderCredential"]:
+        """All of the tenant in force, each provider's usual one before its others."""
+        return sorted(cls.objects.all(), key=lambda one: (one.name != one.provider, one.name))
 
 
 class Event(TenantOwned):

@@ -5,9 +5,11 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import RestrictedError
 
 from tenants.core.keys import ENTROPY_BYTES, MintedKey, mint_key
 from tenants.core.sealing import open_sealed, seal
+from tenants.credentials import AZURE, PROVIDERS
 from tenants.data_keys import open_data_key, purpose_key, seal_new_data_key
 from tenants.events import record_event
 from tenants.models import ApiKey, Membership, ProviderCredential, Tenant, User
@@ -52,17 +54,45 @@ def revoke_key(key: ApiKey, *, actor: str, now: datetime) -> bool:
     return revoked
 
 
+class UnableToStore(Exception):
+    """Such a credential cannot be kept; the message says why, for people."""
+
+
+class UnableToRemove(Exception):
+    """The credential is in use; the message says by what, for people."""
+
+
 def store_credential(
-    *, provider: str, base_url: str, secret: str, stance: str, actor: str, now: datetime
+    *, provider: str, base_url: str, secret: str, stance: str, actor: str, now: datetime, name: str = ""
 ) -> ProviderCredential:
-    """Keep the tenant's key at a provider, sealed, replacing an older one. Records the stance on its terms."""
-    tenant_id = tenant_in_force()
-    kept = ProviderCredential.objects.filter(provider=provider).first() or ProviderCredential(provider=provider)
+    """Keep a key of the tenant's at a provider, sealed, replacing an older one of that name, which is the provider's
+    where none is given. Records the stance on its terms. Raises UnableToStore.
+    """
+    tenant_id, name = tenant_in_force(), name or provider
+    kept = ProviderCredential.objects.filter(name=name).first() or ProviderCredential(provider=provider, name=name)
+    if kept.provider != provider or (name in PROVIDERS and name != provider):
+        raise UnableToStore(f"“{name}” is the name of a key at another provider")
+    base_url = base_url.removesuffix("/openai") if provider == AZURE else base_url  # which its paths begin with
     kept.base_url, kept.hint, kept.stance, kept.stance_at = base_url, secret[-4:], stance, now
     kept.secret_sealed = seal(_credential_key(tenant_id), secret.encode(), context=_context(tenant_id, kept.id))
     kept.save()
-    record_event("credential.stored", now=now, actor=actor, subject_id=kept.id, provider=provider, stance=stance)
+    facts = {"provider": provider, "name": name, "stance": stance}
+    record_event("credential.stored", now=now, actor=actor, subject_id=kept.id, **facts)
     return kept
+
+
+def remove_credential(credential: ProviderCredential, *, actor: str, now: datetime) -> bool:
+    """Forget a key at a provider. What was learnt under it stays; its calls enter no further dataset. False if it was
+    gone already. Raises UnableToRemove while a model route leads to it.
+    """
+    try:
+        removed, _ = ProviderCredential.objects.filter(id=credential.id).delete()
+    except RestrictedError as error:
+        raise UnableToRemove("a model route leads to this key: change the route first") from error
+    if removed:
+        facts = {"provider": credential.provider, "name": credential.name}
+        record_event("credential.removed", now=now, actor=actor, subject_id=credential.id, **facts)
+    return bool(removed)
 
 
 def state_stance(credential: ProviderCredential, *, stance: str, actor: str, now: datetime) -> None:

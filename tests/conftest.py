@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import hypothesis
 import psycopg
 import pytest
 from django.conf import settings
@@ -15,6 +16,10 @@ from tenants.models import ApiKey, Tenant, User
 from tenants.provision import create_key, sign_up, store_credential
 from tenants.scope import acting_for
 
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None
+)  # of a busy machine
+hypothesis.settings.load_profile("unhurried")
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 PASSWORD = "a long enough password"
 

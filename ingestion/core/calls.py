@@ -9,6 +9,14 @@ from enum import StrEnum
 import msgspec
 
 
+class Provider(StrEnum):
+    """Whose API a credential is for: what stances and prices are kept by."""
+
+    OPENAI = "openai"  # or anybody else who speaks its dialect
+    ANTHROPIC = "anthropic"
+    AZURE = "azure"  # OpenAI's models under paths and a credential header of their own
+
+
 class Dialect(StrEnum):
     """The wire format a caller speaks."""
 
@@ -18,8 +26,8 @@ class Dialect(StrEnum):
 
     @property
     def provider(self) -> str:
-        """The family of providers that can answer it: what credentials, stances and prices are kept by."""
-        return Dialect.OPENAI.value if self is Dialect.RESPONSES else self.value
+        """Who is asked where the path names nobody else."""
+        return Provider.ANTHROPIC.value if self is Dialect.ANTHROPIC else Provider.OPENAI.value
 
 
 class Kind(StrEnum):
@@ -94,7 +102,9 @@ class Ask(Unshown, frozen=True, kw_only=True):
     tool_choice: str | None = None  # auto, none, required, or a tool's name
     response_format: str | None = None  # canonical JSON of the asked-for format, None for plain text
     stream: bool = False
-    include_usage: bool = False  # OpenAI's stream_options.include_usage
+    include_usage: bool | None = (
+        None  # OpenAI's stream_options.include_usage; None: it says nothing of a stream's options
+    )
     max_tokens: int | None = None
     n: int = 1
     logprobs: bool = False
@@ -138,6 +148,9 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str
     asked_model: str
     answered_model: str = ""
+    provider: str = ""  # whose answer it is, or would have been; "" in older records: the dialect's own
+    credential_id: str | None = None  # the tenant's key there, by whose terms a pair comes in
+    failovers: int = 0  # places that were asked in vain before the one that answered
     fingerprint: str = ""
     workload_id: str | None = None
     arm: str = Arm.TEACHER

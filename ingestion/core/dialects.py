@@ -24,13 +24,13 @@ _WIRES: dict[Dialect, ModuleType] = {
 }
 
 
-def parse_ask(dialect: Dialect, raw: bytes) -> Ask:
-    """Read a request's body.
+def parse_ask(dialect: Dialect, raw: bytes, *, model: str = "") -> Ask:
+    """Read a request's body; `model` is what its path names, as that of Azure's chat completions does.
 
     Raises UnableToParse on anything but a well-typed JSON object, and on duplicates of the keys that decide what is
     asked and paid. Unknown fields are ignored: the teacher gets `raw`.
     """
-    ask: Ask = _WIRES[dialect].parse_ask(raw)
+    ask: Ask = openai_wire.parse_ask(raw, model=model) if model else _WIRES[dialect].parse_ask(raw)
     return ask
 
 

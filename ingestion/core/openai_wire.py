@@ -49,15 +49,15 @@ _FINISHES = {
 _REASONS = {Finish.LENGTH: "length", Finish.TOOL_CALLS: "tool_calls"}
 
 
-def parse_ask(raw: bytes) -> Ask:
-    """Read a request's body. Raises UnableToParse."""
+def parse_ask(raw: bytes, *, model: str = "") -> Ask:
+    """Read a request's body; `model` is what its path names, if it does. Raises UnableToParse."""
     body = load_object(raw, unique=_UNIQUE)
     messages = [_read_message(item) for item in take_objects(body, "messages")]
     if not messages:
         raise UnableToParse("`messages` must not be empty.", param="messages")
     return Ask(
         dialect=Dialect.OPENAI,
-        model=take_text(body, "model", required=True) or "",
+        model=model or take_text(body, "model", required=True) or "",
         messages=tuple(sorted(messages, key=_system_first)),
         raw=raw,
         stream=take_flag(body, "stream"),
@@ -72,13 +72,17 @@ def _read_options(body: Json) -> Json:
         "tools": _read_tools(body),
         "tool_choice": _read_tool_choice(body.get("tool_choice")),
         "response_format": _read_format(take_object(body, "response_format")),
-        "include_usage": take_flag(take_object(body, "stream_options"), "include_usage"),
+        "include_usage": _read_usage_option(body),
         "n": take_count(body, "n") or 1,
         "stateful": take_flag(body, "store"),
         "logprobs": take_flag(body, "logprobs"),
         "stop": take_texts(body, "stop"),
         "subject": take_text(body, "safety_identifier") or take_text(body, "user"),
     }
+
+
+def _read_usage_option(body: Json) -> bool | None:
+    return take_flag(take_object(body, "stream_options"), "include_usage") if "stream_options" in body else None
 
 
 def parse_answer(raw: bytes) -> Answer:

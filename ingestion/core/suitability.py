@@ -19,7 +19,7 @@ class Figures:
     sampled: int
     on_template: float  # share of the sample whose query can be told from the constant part
     distinct_answers: int  # in the sample
-    stances: Mapping[str, str] = field(default_factory=dict)  # provider → stance on its terms
+    stances: Mapping[str, str] = field(default_factory=dict)  # credential's name → stance on its provider's terms
     stateful: float = 0.0  # share of the sample whose answer the provider is to keep
     excess: str = ""  # what of the answers' schema is more than a student can be held to
     suspicion: str = ""  # why the traffic looks like copying a model at large
@@ -49,7 +49,7 @@ def judge(figures: Figures, *, min_pairs: int) -> Suitability:
 
 
 def _terms(figures: Figures) -> str | None:
-    forbidden = sorted(provider for provider, stance in figures.stances.items() if stance == "forbidden")
+    forbidden = sorted(name for name, stance in figures.stances.items() if stance == "forbidden")
     if forbidden:
         return f"The terms stated for {', '.join(forbidden)} forbid training on its answers (settings, providers)."
     return None

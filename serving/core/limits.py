@@ -6,7 +6,7 @@ published price and, up to 9 million, also for a counter that computes in double
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
@@ -153,16 +153,16 @@ def demand(usage: Usage, rates: Rates | None) -> Demand:
     )
 
 
-def find_rates(rates: Mapping[str, Rates], *, provider: str, model: str, listed_name: str | None) -> Rates | None:
-    """A model's rates by its name, by the name it is published under, if any, or the provider's dearest.
+def find_rates(rates: Mapping[str, Rates], names: Sequence[tuple[str, str]]) -> Rates | None:
+    """A model's rates by the first of these names that has any, or the dearest of the last one's provider.
 
-    `rates` are by `provider/model`; None where the provider has none at all. A model that nobody has a price for must
-    not be a way past a budget.
+    `rates` are by `provider/model`, and `names` are pairs of the two; None where the provider has none at all. A model
+    that nobody has a price for must not be a way past a budget.
     """
-    for name in (model, listed_name):
-        if name is not None and (found := rates.get(f"{provider}/{name}")) is not None:
+    for provider, model in names:
+        if (found := rates.get(f"{provider}/{model}")) is not None:
             return found
-    of_provider = [found for listed, found in rates.items() if listed.startswith(f"{provider}/")]
+    of_provider = [found for listed, found in rates.items() if listed.startswith(f"{names[-1][0]}/")]
     return max(of_provider, key=lambda found: found.input + found.output, default=None)
 
 

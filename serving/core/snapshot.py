@@ -6,6 +6,7 @@ SHA-256 of the key. Half a snapshot is worse than an old one: `decode` validates
 
 import msgspec
 
+from ingestion.core.calls import Provider
 from ingestion.core.rating import Rates
 from serving.core.gates import Gate, StudentSpec
 from serving.core.limits import LimitEntry
@@ -24,10 +25,13 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a dialect's calls go and with what credential; never chosen by the caller."""
+    """Where calls go, under what credential and the model's name there; never chosen by the caller."""
 
     base_url: str  # without the /v1
     credential: str
+    provider: str = Provider.OPENAI
+    id: str = ""  # of the credential
+    model: str = ""  # "": as the caller says
 
 
 class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +63,8 @@ class TenantEntry(msgspec.Struct, frozen=True, kw_only=True):
     subject_key: bytes
     salt: str
     log_content: bool = True
-    providers: dict[str, ProviderEntry] = {}  # by dialect
+    providers: dict[str, tuple[ProviderEntry, ...]] = {}  # by the provider that a path is for; the first is asked first
+    models: dict[str, tuple[ProviderEntry, ...]] = {}  # by that provider/the asked-for model, where it has a route
     routes: dict[str, RouteEntry] = {}  # by fingerprint
     limits: tuple[LimitEntry, ...] = ()
 

@@ -6,14 +6,18 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from ingestion.core.calls import Arm, Ask, Dialect
+import msgspec
+
+from ingestion.core.calls import Arm, Ask
 from ingestion.core.dialects import UnableToParse, parse_ask
 from ingestion.core.fingerprint import fingerprint
+from serving.core.destinations import destinations_for
 from serving.core.routing import Route, choose
 from serving.core.snapshot import RouteEntry, Snapshot
 from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
+from serving.gateway.failover import ask_at, ask_in_turn
 from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large
@@ -42,19 +46,20 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
     at, started = time.time(), time.perf_counter()
     caller, raw = await read_call(request, gateway)
     snapshot = snapshot_in_force(gateway)
-    ask = _read_ask(request.dialect, raw)
-    call, entry = _route(caller, ask, at=at, started=started)
+    heard = _read_ask(request, raw)
+    call, entry = _route(caller, heard, request, at=at, started=started)
     with call.reservation as reservation, Departure(request.watch) as departure:
-        limit = partial(gateway.limits.reserve, reservation, caller, ask, entry, snapshot=snapshot)
+        reserve, provider = gateway.limits.reserve, call.destination.provider
+        limit = partial(reserve, reservation, caller, call.ask, entry, provider=provider, snapshot=snapshot)
         if call.route.arm is not Arm.STUDENT:
             await limit()
-            await _answer_by_teacher(call, NOT_TRIED, request=request, gateway=gateway)
+            await _answer_by_teacher(call, NOT_TRIED, heard=heard, request=request, gateway=gateway)
         else:
             await limit(measures=BUT_MONEY)  # a student's answers spend none, also where none is left
             tried = await _try_student(call, entry, snapshot=snapshot, gateway=gateway)
             if tried.answer is None:
                 await limit(measures=MONEY)
-                await _answer_by_teacher(call, tried, request=request, gateway=gateway)
+                await _answer_by_teacher(call, tried, heard=heard, request=request, gateway=gateway)
             else:
                 await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
     gateway.metrics.departed += departure.left
@@ -74,31 +79,36 @@ async def read_call(request: Request, gateway: Gateway) -> tuple[Caller, bytes]:
     Raises Refused, Gone.
     """
     snapshot = snapshot_in_force(gateway)
-    caller = authenticate(request.fields, request.dialect, snapshot)
+    caller = authenticate(request, snapshot)
     try:
         raw = await read_body(request, limit=gateway.max_body_bytes)
     except TooLarge as error:
         raise too_large(gateway.max_body_bytes) from error
     if (now := snapshot_in_force(gateway)) is not snapshot:
-        caller = authenticate(request.fields, request.dialect, now)
+        caller = authenticate(request, now)
     return caller, raw
 
 
-def _read_ask(dialect: Dialect, raw: bytes) -> Ask:
+def _read_ask(request: Request, raw: bytes) -> Ask:
     try:
-        return parse_ask(dialect, raw)
+        return parse_ask(request.dialect, raw, model=request.path_model)
     except UnableToParse as error:
         raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
 
 
-def _route(caller: Caller, ask: Ask, *, at: float, started: float) -> tuple[Call, RouteEntry | None]:
-    """Find the call's workload and draw who answers."""
+def _route(
+    caller: Caller, heard: Ask, request: Request, *, at: float, started: float
+) -> tuple[Call, RouteEntry | None]:
+    """Find where the call may go, and its workload, and draw who answers."""
+    destinations = destinations_for(caller.tenant, request.provider, heard.model)
+    ask = ask_at(destinations[0], heard, request)
     mark = fingerprint(ask)
     entry = caller.tenant.routes.get(mark)
     call = Call(
         id=make_call_id(at=at, entropy=os.urandom(10)),
         caller=caller,
         ask=ask,
+        destinations=destinations,
         fingerprint=mark,
         workload_id=entry.workload_id if entry else None,
         route=_choose(caller, ask, entry),
@@ -139,6 +149,15 @@ async def _try_student(call: Call, entry: RouteEntry | None, *, snapshot: Snapsh
     )
 
 
+def _turn(call: Call, capture: Capture, heard: Ask, request: Request, number: int) -> bytes:
+    """The body for the call's destination of this number, which it goes on to unless it is the first."""
+    if number:
+        ask = ask_at(call.destinations[number], heard, request)
+        call = msgspec.structs.replace(call, ask=ask, failovers=number)
+        capture.fail_over(call)
+    return call.ask.raw
+
+
 async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder: Recorder) -> None:
     recorder.record(call, tried, student_outcome(call, tried))
     kind = b"text/event-stream; charset=utf-8" if call.ask.stream else b"application/json"
@@ -146,14 +165,19 @@ async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder
     await send_whole(send, status=200, headers=headers, body=tried.body)
 
 
-async def _answer_by_teacher(call: Call, tried: Attempt, *, request: Request, gateway: Gateway) -> None:
+async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Ask, request: Request, gateway: Gateway) -> None:
     """Ask the teacher and pass the answer on. However it ends, also by a caller who left, it is recorded once."""
     capture = Capture(call, tried, recorder=gateway.recorder)
     reply = None
     try:
-        again = not call.ask.tied  # a conversation kept by the provider must not grow twice
-        reply = await gateway.teachers.ask(
-            request, call.caller, method="POST", body=call.ask.raw, again=again, placed=capture.leave_queue
+        reply = await ask_in_turn(
+            request,
+            call.caller,
+            call.destinations[:1] if call.ask.stateful else call.destinations,  # it could not be continued elsewhere
+            turn=partial(_turn, call, capture, heard, request),
+            again=not call.ask.tied,  # a conversation kept by the provider must not grow twice
+            placed=capture.leave_queue,
+            teachers=gateway.teachers,
         )
         await relay(reply, capture, send=request.send, extra=capture.headers)
     except Refused as refused:

@@ -9,8 +9,9 @@ from secrets import token_hex
 
 import aiohttp
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Dialect, Provider
 from ingestion.spool import Spool
+from serving.core.destinations import twin_of
 from serving.counters import SharedCounters
 from serving.gateway.answer import Gateway, answer_call
 from serving.gateway.attempt import Students
@@ -36,6 +37,7 @@ CALLS = {
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
+AZURE = b"/openai/"  # what Azure's paths begin with
 SHARED_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
 SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
@@ -151,25 +153,30 @@ def _snapshot_figures(snapshots: SnapshotFile) -> tuple[int, int]:
 
 async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -> None:
     """Answer one request; what is refused is rendered here, in the caller's dialect."""
-    path: bytes = scope["raw_path"]
-    if scope["method"] == "GET" and path in PLAIN:
-        await PLAIN[path](send, running)
+    raw_path: bytes = scope["raw_path"]
+    if scope["method"] == "GET" and raw_path in PLAIN:
+        await PLAIN[raw_path](send, running)
         return
     gateway = running.gateway
     query: bytes = scope["query_string"]
     fields = dict(scope["headers"])
+    path, path_model = twin_of(raw_path) if raw_path.startswith(AZURE) else (raw_path, "")
+    dialect = CALLS.get(path) or _spoken_dialect(fields)
     request = Request(
-        dialect=CALLS.get(path) or _spoken_dialect(fields),
-        target=(path + b"?" + query if query else path).decode("latin-1"),
+        dialect=dialect,
+        target=(raw_path + b"?" + query if query else raw_path).decode("latin-1"),
         headers=scope["headers"],
         fields=fields,
         receive=receive,
         send=send,
         watch=scope["extensions"]["departure"],
+        path=path,
+        provider=Provider.AZURE if path is not raw_path else dialect.provider,
+        path_model=path_model,
     )
     gateway.metrics.in_flight += 1
     try:
-        await _dispatch(scope["method"], path, request, gateway, running.answers)
+        await _dispatch(scope["method"], raw_path, request, gateway, running.answers)
     except Gone:
         gateway.metrics.departed += 1
     except Refused as refused:
@@ -181,17 +188,19 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
         gateway.metrics.in_flight -= 1
 
 
-async def _dispatch(method: str, path: bytes, request: Request, gateway: Gateway, answers: KeptAnswers | None) -> None:
+async def _dispatch(
+    method: str, raw_path: bytes, request: Request, gateway: Gateway, answers: KeptAnswers | None
+) -> None:
     if b"upgrade" in request.fields:
         raise no_upgrade()
     if b"via" in request.fields and _came_from_here(request):
         raise loop()
-    if method == "POST" and path in CALLS:
+    if method == "POST" and request.path in CALLS:
         if answers is not None and HEADER in request.fields:
             await answer_once(request, gateway, answers)
         else:
             await answer_call(request, gateway)
-    elif may_pass(method, path, answered_here=CALLS):
+    elif may_pass(method, raw_path, answered_here=CALLS):
         await pass_through(request, method, gateway)
     else:
         raise no_such_path()

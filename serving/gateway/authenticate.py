@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from ingestion.core.calls import Dialect, Unshown
-from serving.core.snapshot import KeyEntry, ProviderEntry, Snapshot, TenantEntry
+from ingestion.core.calls import Dialect, Provider, Unshown
+from serving.core.snapshot import KeyEntry, Snapshot, TenantEntry
 from serving.gateway.refusals import invalid_key, no_teacher, suspended
+from serving.gateway.wire import Request
 from tenants.core.keys import digest_key
 
 
@@ -13,33 +14,35 @@ class Caller(Unshown, frozen=True, kw_only=True):
 
     key: KeyEntry
     tenant: TenantEntry
-    teacher: ProviderEntry
     wants_teacher: bool = False
     wants_no_log: bool = False
 
 
-def authenticate(headers: Mapping[bytes, bytes], dialect: Dialect, snapshot: Snapshot) -> Caller:
-    """Find the caller. Raises Refused: 401 for no, an unknown or a revoked key; 403 for a suspended tenant."""
-    entry = snapshot.keys.get(digest_key(_sent_key(headers, dialect)))
+def authenticate(request: Request, snapshot: Snapshot) -> Caller:
+    """Find the caller. Raises Refused: 401 for no, an unknown or a revoked key; 403 for a suspended tenant, and for one
+    without a credential at the provider.
+    """
+    headers = request.fields
+    entry = snapshot.keys.get(digest_key(_sent_key(headers, request)))
     if entry is None:
         raise invalid_key()
     tenant = snapshot.tenants.get(entry.tenant_id)
     if tenant is None or not tenant.active:
         raise suspended()
-    teacher = tenant.providers.get(dialect.provider)
-    if teacher is None:
-        raise no_teacher(dialect)
+    if not tenant.providers.get(request.provider):
+        raise no_teacher(request.provider)
     return Caller(
         key=entry,
         tenant=tenant,
-        teacher=teacher,
         wants_teacher=entry.may_override and headers.get(b"x-understudy-arm") == b"teacher",
         wants_no_log=entry.may_override and headers.get(b"x-understudy-log") == b"off",
     )
 
 
-def _sent_key(headers: Mapping[bytes, bytes], dialect: Dialect) -> str:
-    if dialect is Dialect.ANTHROPIC and (sent := headers.get(b"x-api-key")):
+def _sent_key(headers: Mapping[bytes, bytes], request: Request) -> str:
+    if request.dialect is Dialect.ANTHROPIC and (sent := headers.get(b"x-api-key")):
+        return sent.decode("latin-1")
+    if request.provider == Provider.AZURE and (sent := headers.get(b"api-key")):
         return sent.decode("latin-1")
     scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() != b"bearer" or not sent:

@@ -4,6 +4,7 @@ import hmac
 import logging
 import time
 import zlib
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from ingestion.spool import UnableToRecord
 from serving.core.estimate import CHARS_PER_TOKEN, Lengths
 from serving.core.limits import most_input
 from serving.core.routing import Route
+from serving.core.snapshot import ProviderEntry
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
 from serving.gateway.call_log import CallLog
@@ -50,9 +52,16 @@ class Call(Unshown, frozen=True, kw_only=True):
     route: Route
     at: float
     started: float
+    destinations: Sequence[ProviderEntry]  # where it may be sent, in the order in which they are asked
+    failovers: int = 0  # how many of them were asked in vain
     reservation: Reservation = msgspec.field(default_factory=Reservation)  # of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
+
+    @property
+    def destination(self) -> ProviderEntry:
+        """Where it is sent."""
+        return self.destinations[self.failovers]
 
 
 class Outcome(Unshown, frozen=True, kw_only=True):
@@ -84,7 +93,8 @@ class Recorder:
         seconds = time.perf_counter() - call.started
         record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
         model = record.answered_model or record.asked_model
-        call.reservation.settle(_use(call, outcome), model=model, paid=record.arm != Arm.STUDENT)
+        paid = record.arm != Arm.STUDENT
+        call.reservation.settle(_use(call, outcome), provider=record.provider, model=model, paid=paid)
         try:
             self._spool.append(record)
             self._failing = False
@@ -118,6 +128,10 @@ class Capture:
         self._most = MOST_CAPTURED
         self._queue_ms = 0.0
         self._first_byte_ms = 0.0
+
+    def fail_over(self, call: Call) -> None:
+        """The call goes on to its next destination."""
+        self._call = call
 
     def leave_queue(self) -> None:
         """The teacher is about to be asked."""
@@ -251,6 +265,9 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
         dialect=ask.dialect,
         asked_model=ask.model[:LONGEST_MODEL],
         answered_model=outcome.answer.model[:LONGEST_MODEL] if outcome.answer else "",
+        provider=call.destination.provider,
+        credential_id=call.destination.id or None,
+        failovers=call.failovers,
         fingerprint=call.fingerprint,
         workload_id=call.workload_id,
         arm=arm,

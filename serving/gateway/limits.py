@@ -9,7 +9,7 @@ from functools import partial
 
 from ingestion.core.calls import Ask, Dialect, Usage
 from ingestion.core.rating import Rates
-from ingestion.price_list import listed_name
+from ingestion.price_list import priced_as
 from serving.core.limits import (
     NOTHING,
     Demand,
@@ -40,7 +40,7 @@ BUT_MONEY = EVERYTHING - MONEY
 
 logger = logging.getLogger(__name__)
 
-RatesOf = Callable[[str], Rates | None]  # by a model's name
+RatesOf = Callable[[str, str], Rates | None]  # by a provider and a model's name
 
 
 class Reservation:
@@ -51,13 +51,13 @@ class Reservation:
         self.reserved = NOTHING
         self.rates: RatesOf | None = None
 
-    def settle(self, usage: Usage | None, *, model: str, paid: bool) -> None:
-        """The call used so much of `model`; not `paid`: nobody charges the tenant for it. None: nobody can say, so all
-        that was set aside counts as used.
+    def settle(self, usage: Usage | None, *, provider: str, model: str, paid: bool) -> None:
+        """The call used so much of the provider's `model`; not `paid`: nobody charges the tenant for it. None: nobody
+        can say, so all that was set aside counts as used.
         """
         if not self.accounts:
             return
-        rates = self.rates(model) if paid and self.rates else None
+        rates = self.rates(provider, model) if paid and self.rates else None
         self._settle(self.reserved if usage is None else demand(usage, rates))
 
     def __enter__(self) -> "Reservation":
@@ -90,14 +90,15 @@ class Limits:
         ask: Ask,
         route: RouteEntry | None,
         *,
+        provider: str,
         snapshot: Snapshot,
         measures: Collection[str] = EVERYTHING,
     ) -> None:
         """Set aside what the call may take of these measures. Raises Refused where a limit has not so much left."""
         limits = _limits_of(caller, snapshot)
         if limits:
-            rates = self._rates_by(snapshot, ask.dialect)
-            reservation.reserved, reservation.rates = _most(ask, route, rates(ask.model)), rates
+            rates = partial(self._rates_of, snapshot)
+            reservation.reserved, reservation.rates = _most(ask, route, rates(provider, ask.model)), rates
             workload_id = route.workload_id if route else None
             await self._take(reservation, limits, caller, ask.dialect, workload_id=workload_id, measures=measures)
 
@@ -108,7 +109,7 @@ class Limits:
         limits = _limits_of(caller, snapshot)
         if limits:
             reservation.reserved = Demand(requests=1, tokens=1, spend=1)
-            reservation.rates = self._rates_by(snapshot, dialect)
+            reservation.rates = partial(self._rates_of, snapshot)
             await self._take(reservation, limits, caller, dialect, workload_id=None, measures=EVERYTHING)
 
     async def tend(self) -> None:
@@ -168,9 +169,6 @@ class Limits:
             logger.error("limits are counted by this process alone: the shared counters do not answer")
         self._metrics.counted_alone += 1
 
-    def _rates_by(self, snapshot: Snapshot, dialect: Dialect) -> RatesOf:
-        return partial(self._rates_of, snapshot, dialect.provider)
-
     def _rates_of(self, snapshot: Snapshot, provider: str, model: str) -> Rates | None:
         model = model[:LONGEST_MODEL]
         version, found = self._rates
@@ -178,8 +176,7 @@ class Limits:
             found = {}
             self._rates = (snapshot.version, found)
         if (provider, model) not in found:
-            published = listed_name(provider, model)
-            found[provider, model] = find_rates(snapshot.rates, provider=provider, model=model, listed_name=published)
+            found[provider, model] = find_rates(snapshot.rates, priced_as(provider, model))
         return found[provider, model]
 
 

@@ -61,6 +61,7 @@ class Metrics(Collector):
         self.replayed = 0
         self.unkept = 0
         self.departed = 0
+        self.failovers = 0
         self.connections_made = 0
         self.connections_reused = 0
         self.in_flight = 0
@@ -109,6 +110,7 @@ class Metrics(Collector):
         plain = {
             "unrecorded_calls": self.unrecorded,
             "departed_callers": self.departed,
+            "failovers": self.failovers,
             "calls_counted_alone": self.counted_alone,
             "calls_replayed": self.replayed,
             "answers_unkept": self.unkept,

@@ -9,30 +9,36 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
+from functools import partial
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
-from ingestion.core.calls import Arm
+import msgspec
+
+from ingestion.core.calls import Arm, Ask
 from ingestion.core.dialects import parse_passing_ask
+from serving.core.destinations import destinations_for, twin_of
 from serving.core.limits import Measure, limits_on
 from serving.core.routing import Route
+from serving.core.snapshot import ProviderEntry
 from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
+from serving.gateway.failover import ask_at, ask_in_turn
 from serving.gateway.limits import Reservation
 from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large, unmeasured
 from serving.gateway.relay import relay, relay_unrecorded
-from serving.gateway.upstream import Body, Reply
+from serving.gateway.upstream import Reply
 from serving.gateway.wire import Departure, Message, Receive, Request, Watch, make_call_id
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 UNRECORDED = frozenset({"GET", "HEAD"})
 # They leave nothing behind at the provider, so that one it has not worked on may be sent again.
-REPEATABLE = frozenset({"/v1/completions", "/v1/embeddings", "/v1/messages/count_tokens", "/v1/moderations"})
+REPEATABLE = frozenset({b"/v1/completions", b"/v1/embeddings", b"/v1/messages/count_tokens", b"/v1/moderations"})
 # They answer with an object that is there already, and repeat what it has used.
-ON_WHAT_IS_KEPT = ("/v1/chat/completions/", "/v1/responses/")
+ON_WHAT_IS_KEPT = (b"/v1/chat/completions/", b"/v1/responses/")
 # What they use is told elsewhere and later, or not in tokens at all.
 UNMEASURED = (
     *(b"/v1/batches", b"/v1/messages/batches", b"/v1/fine_tuning", b"/v1/videos", b"/v1/evals", b"/v1/containers"),
@@ -45,16 +51,18 @@ SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one
 # parameters of segments, and what is encoded twice.
 _ODD_PATH = re.compile(rb"//|;|\x00|%3b|%25|%00|(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?=/|\\|%2f|%5c|$)", re.IGNORECASE)
 # They are about the provider's account, or make tokens by which calls would pass us by.
-CLOSED = (b"/v1/organization", b"/v1/realtime", b"/v1/chatkit")
+CLOSED = (b"/v1/organization", b"/v1/realtime", b"/v1/chatkit", b"/v1/deployments")
 
 
 def may_pass(method: str, path: bytes, *, answered_here: Collection[bytes]) -> bool:
-    """Whether this raw path is one for the tenant's provider: it stays below `/v1/` however it is read, and is no other
-    spelling of a path whose calls are answered here.
+    """Whether this raw path is one for the tenant's provider: it stays below `/v1/` or Azure's `/openai/` however it is
+    read, and is no other spelling of a path whose calls are answered here.
     """
-    if method not in METHODS or not path.startswith(b"/v1/") or _ODD_PATH.search(path):
+    if method not in METHODS or not path.startswith((b"/v1/", b"/openai/")) or _ODD_PATH.search(path):
         return False
     plain = unquote_to_bytes(path).lower().rstrip(b"/")
+    if path.startswith(b"/openai/"):
+        plain, path = twin_of(plain)[0], twin_of(path)[0]
     return (path == plain or plain not in answered_here) and not plain.startswith(CLOSED)
 
 
@@ -62,7 +70,7 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     """Pass one request and its answer on. Raises Refused."""
     at, started = time.time(), time.perf_counter()
     snapshot = snapshot_in_force(gateway)
-    caller = authenticate(request.fields, request.dialect, snapshot)
+    caller = authenticate(request, snapshot)
     limit = gateway.max_body_bytes if _is_repeatable(request) else gateway.max_passed_bytes
     announced = request.fields.get(b"content-length", b"").strip()
     if announced.isdigit() and int(announced) > limit:
@@ -89,10 +97,9 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
 def _check_measured(request: Request, caller: Caller) -> None:
     """Raise Refused for what is charged without our seeing it, where tokens or money are limited for this caller."""
     limits = limits_on(caller.tenant.limits, key_id=caller.key.key_id, workload_id=None)
-    if any(limit.measure != Measure.REQUESTS for limit in limits):
-        path = unquote_to_bytes(request.target.partition("?")[0]).lower()
-        if path.startswith(UNMEASURED):
-            raise unmeasured()
+    path = unquote_to_bytes(request.path).lower()
+    if path.startswith(UNMEASURED) and any(limit.measure != Measure.REQUESTS for limit in limits):
+        raise unmeasured()
 
 
 class BrokenOff(ConnectionAbortedError):
@@ -198,7 +205,8 @@ class Passage:
         self._caller = caller
         self._uplink = uplink
         self._gateway = gateway
-        self._again = _is_repeatable(request)
+        self._destinations: Sequence[ProviderEntry] = caller.tenant.providers[request.provider][:1]
+        self._failovers = 0
 
     async def unrecorded(self) -> None:
         """Nothing is asked of a model."""
@@ -232,22 +240,43 @@ class Passage:
 
     async def _ask(self) -> Reply:
         try:
-            body: Body = None
-            if _has_body(self._request):
-                body = await self._uplink.whole() if self._again else self._uplink.parts()
+            if _is_repeatable(self._request) and self._method == "POST" and _has_body(self._request):
+                return await self._ask_in_turn(await self._uplink.whole())
+            body = self._uplink.parts() if _has_body(self._request) else None
             return await self._gateway.teachers.ask(
-                self._request, self._caller, method=self._method, body=body, again=self._again
+                self._request, self._caller, self._destinations[0], method=self._method, body=body, again=False
             )
         except (BrokenOff, Refused) as error:
             if self._uplink.refusal is not None:
                 raise self._uplink.refusal from error
             raise
 
+    async def _ask_in_turn(self, body: bytes) -> Reply:
+        """What leaves nothing behind is sent where its model goes."""
+        request = self._request
+        heard = msgspec.structs.replace(parse_passing_ask(request.dialect, body), raw=body)
+        self._destinations = destinations_for(self._caller.tenant, request.provider, request.path_model or heard.model)
+        return await ask_in_turn(
+            request,
+            self._caller,
+            self._destinations,
+            turn=partial(self._turn, heard),
+            again=True,
+            placed=lambda: None,
+            teachers=self._gateway.teachers,
+        )
+
+    def _turn(self, heard: Ask, number: int) -> bytes:
+        self._failovers = number
+        return ask_at(self._destinations[number], heard, self._request).raw
+
     def _capture(self, call_id: str, reservation: Reservation, at: float, started: float) -> Capture:
         call = Call(
             id=call_id,
             caller=self._caller,
             ask=parse_passing_ask(self._request.dialect, self._uplink.kept),
+            destinations=self._destinations,
+            failovers=self._failovers,
             fingerprint="",
             workload_id=None,
             route=PASSED,
@@ -255,13 +284,13 @@ class Passage:
             at=at,
             started=started,
             understood=False,
-            asks_model=not self._request.target.startswith(ON_WHAT_IS_KEPT),
+            asks_model=not self._request.path.startswith(ON_WHAT_IS_KEPT),
         )
         return Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
 
 
 def _is_repeatable(request: Request) -> bool:
-    return request.target.partition("?")[0] in REPEATABLE
+    return request.path in REPEATABLE
 
 
 def _has_body(request: Request) -> bool:

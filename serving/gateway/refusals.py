@@ -10,10 +10,19 @@ from serving.gateway.wire import Headers
 
 
 class Refused(Exception):
-    """The call ends here. `message` is safe to show; `retry_after` is seconds, for what will pass."""
+    """The call ends here. `message` is safe to show; `retry_after` is seconds, for what will pass. `elsewhere`: it is
+    about one of the destinations of the call, and another may answer.
+    """
 
     def __init__(
-        self, status: int, kind: str, message: str, *, param: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        kind: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        elsewhere: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -21,6 +30,7 @@ class Refused(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.elsewhere = elsewhere
         self.extra: Headers = []  # what the caller is told besides
 
     def headers(self) -> Headers:
@@ -45,9 +55,9 @@ def suspended() -> Refused:
     return Refused(403, "permission_error", "This tenant is suspended.")
 
 
-def no_teacher(dialect: Dialect) -> Refused:
-    """403: the tenant has stored no credential for this dialect's provider."""
-    return Refused(403, "permission_error", f"No {dialect.provider} credential is stored for this tenant.")
+def no_teacher(provider: str) -> Refused:
+    """403: the tenant has stored no credential at the provider."""
+    return Refused(403, "permission_error", f"No {provider} credential is stored for this tenant.")
 
 
 def too_large(limit: int) -> Refused:
@@ -89,19 +99,19 @@ def no_snapshot() -> Refused:
 
 def teacher_unreachable() -> Refused:
     """502."""
-    return Refused(502, "api_error", "The provider could not be reached.")
+    return Refused(502, "api_error", "The provider could not be reached.", elsewhere=True)
 
 
 def teacher_left_alone(seconds: float) -> Refused:
     """503 at once: the provider gave no answer lately, and nobody has tried it again yet."""
     message = "The provider could not be reached lately. Try again shortly."
-    return Refused(503, "overloaded_error", message, retry_after=max(1, math.ceil(seconds)))
+    return Refused(503, "overloaded_error", message, retry_after=max(1, math.ceil(seconds)), elsewhere=True)
 
 
 def too_many_in_flight(most: int) -> Refused:
     """429: the tenant's own calls wait for its provider, and as many again for them."""
     message = f"Over {most} calls of this tenant are waiting for the provider."
-    return Refused(429, "rate_limit_error", message, retry_after=1)
+    return Refused(429, "rate_limit_error", message, retry_after=1, elsewhere=True)
 
 
 def limit_reached(limit: LimitEntry, dialect: Dialect, *, need: int, left: int, ends: float, now: float) -> Refused:
@@ -144,7 +154,7 @@ def _limit_headers(limit: LimitEntry, dialect: Dialect, *, left: int, ends: floa
 def no_place_in_time() -> Refused:
     """429: the calls before it did not end soon enough."""
     message = "Too many calls of this tenant wait for the provider."
-    return Refused(429, "rate_limit_error", message, retry_after=5)
+    return Refused(429, "rate_limit_error", message, retry_after=5, elsewhere=True)
 
 
 def teacher_late() -> Refused:

@@ -1,8 +1,8 @@
 """The lanes to the tenants' providers, kept apart: one that is stuck or gone slows nobody but its own callers.
 
-Each tenant's lane to each of its providers has so many calls in flight, and as many waiting for a place (a bulkhead);
-a breaker, so that what cannot be reached is said to be so at once; and a budget of retries, for calls that the provider
-has not worked on.
+Each tenant's lane to each of its destinations has so many calls in flight, and as many waiting for a place (a
+bulkhead); a breaker, so that what cannot be reached is said to be so at once; and a budget of retries, for calls that
+the provider has not worked on.
 """
 
 import asyncio
@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from ingestion.core.calls import Unshown
 from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, seconds_to_wait
+from serving.core.destinations import target_at
 from serving.core.retries import FIRST, earn, wait_asked_for
+from serving.core.snapshot import ProviderEntry
 from serving.gateway.authenticate import Caller
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import (
@@ -34,7 +36,7 @@ IDLE_LANES = 10_000  # beyond so many, those that nobody uses are forgotten
 
 @dataclass(slots=True)
 class Lane:
-    """One tenant's lane to one of its providers."""
+    """One tenant's lane to one of its destinations."""
 
     in_flight: int = 0
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
@@ -117,31 +119,32 @@ class Teachers:
         self._clock = clock
         self._upstream = upstream
         self._most = most
-        self._metrics = metrics
-        self._lanes: dict[tuple[str, str], Lane] = {}
+        self.metrics = metrics
+        self._lanes: dict[tuple[str, str, str], Lane] = {}
 
     async def ask(
         self,
         request: Request,
         caller: Caller,
+        destination: ProviderEntry,
         *,
         method: str,
         body: Body,
         again: bool,
         placed: Callable[[], None] = lambda: None,
     ) -> Reply:
-        """Send the caller's request to the tenant's own provider, whoever the caller says it is for. Raises Refused.
+        """Send the caller's request to one of the tenant's own destinations. Raises Refused.
 
         `again`: it may be sent a second time where the provider did not work on it, or asks for that. `placed` is
         called once the call has its place, which the reply holds until it is closed.
         """
-        lane = self._lane(caller)
+        lane = self._lane(caller.key.tenant_id, destination)
         if not lane.take(most=self._most):
             await lane.wait(most=self._most)
         placed()
         reply = None
         try:
-            reply = await self._ask(lane, _errand(request, caller, method, body), again=again)
+            reply = await self._ask(lane, _errand(request, destination, method, body), again=again)
         finally:
             if reply is None:
                 lane.leave()
@@ -152,8 +155,8 @@ class Teachers:
         """Give up all connections."""
         await self._upstream.close()
 
-    def _lane(self, caller: Caller) -> Lane:
-        key = (caller.key.tenant_id, caller.teacher.base_url)
+    def _lane(self, tenant_id: str, destination: ProviderEntry) -> Lane:
+        key = (tenant_id, destination.base_url, destination.id)
         lane = self._lanes.get(key)
         if lane is None:
             if len(self._lanes) >= IDLE_LANES:
@@ -168,14 +171,14 @@ class Teachers:
         except UnableToReach as error:
             if not (again and error.untouched and lane.take_retry()):
                 raise _refusal(error) from error
-            self._metrics.count_retry(why="unreachable")
+            self.metrics.count_retry(why="unreachable")
             await asyncio.sleep(BEFORE_AGAIN)
         else:
             wait = wait_asked_for(reply.status, reply.headers) if again else None
             if wait is None or not lane.take_retry():
                 return reply
             reply.close()
-            self._metrics.count_retry(why="busy")
+            self.metrics.count_retry(why="busy")
             await asyncio.sleep(wait)
         try:
             return await self._try(lane, errand)
@@ -202,11 +205,12 @@ class Teachers:
         return reply
 
 
-def _errand(request: Request, caller: Caller, method: str, body: Body) -> _Errand:
-    headers = sent_headers(request.headers, dialect=request.dialect, credential=caller.teacher.credential)
+def _errand(request: Request, destination: ProviderEntry, method: str, body: Body) -> _Errand:
+    headers = sent_headers(request.headers, provider=destination.provider, credential=destination.credential)
     if not isinstance(body, bytes):  # whose length only the caller knows
         headers += [(name, value.strip()) for name, value in request.headers if name == b"content-length"]
-    return _Errand(method, caller.teacher.base_url, request.target, headers, body)
+    target = target_at(destination, request.target, provider=request.provider)
+    return _Errand(method, destination.base_url, target, headers, body)
 
 
 def _refusal(error: UnableToReach) -> Refused:

@@ -10,7 +10,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Protocol
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Provider
 from serving.gateway.wire import Headers
 
 Body = bytes | AsyncIterator[bytes] | None  # a request's, whole or as it comes
@@ -27,6 +27,11 @@ NEVER_SENT = HOP_BY_HOP | {
 }
 NEVER_RETURNED = HOP_BY_HOP | {b"set-cookie"}
 OURS = b"x-understudy-"
+_CREDENTIAL_HEADERS: dict[str, tuple[bytes, bytes]] = {
+    Provider.OPENAI: (b"authorization", b"Bearer "),
+    Provider.ANTHROPIC: (b"x-api-key", b""),
+    Provider.AZURE: (b"api-key", b""),
+}
 VIA = b"1.1 understudy"  # RFC 9110, section 7.6.3: a call that comes back to us has gone in a circle
 
 
@@ -91,7 +96,7 @@ class Upstream(Protocol):
         ...
 
 
-def sent_headers(given: Headers, *, dialect: Dialect, credential: str) -> Headers:
+def sent_headers(given: Headers, *, provider: str, credential: str) -> Headers:
     """The caller's headers as the teacher gets them: no hop-by-hop ones, none of ours, the tenant's own credential.
 
     `given` has lower-case names (as ASGI does). The body is asked for unencoded, so that capture can read it.
@@ -99,10 +104,8 @@ def sent_headers(given: Headers, *, dialect: Dialect, credential: str) -> Header
     dropped = _dropped(NEVER_SENT, given)
     kept = [pair for pair in given if pair[0] not in dropped and not pair[0].startswith(OURS)]
     kept += [(b"accept-encoding", b"identity"), (b"via", VIA)]
-    if dialect is Dialect.ANTHROPIC:
-        kept.append((b"x-api-key", credential.encode()))
-    else:
-        kept.append((b"authorization", b"Bearer " + credential.encode()))
+    name, scheme = _CREDENTIAL_HEADERS[provider]
+    kept.append((name, scheme + credential.encode()))
     return kept
 
 

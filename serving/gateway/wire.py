@@ -15,7 +15,8 @@ Watch = Callable[[Callable[[], None] | None], None]
 
 
 class Request(Unshown, frozen=True):
-    """One HTTP request in a dialect. Header names are lower case; `target` is the path and the query as sent.
+    """One HTTP request in a dialect. Header names are lower case; `target` is the path and the query as sent, `path` is
+    raw and as the dialect's own provider has it. `provider` is whom the path is for, `path_model` the model in it.
 
     `fields` are the headers by name, of those that are repeated the last. `watch(call)` has `call` called once the
     caller has left, or raises Gone where that was before; `watch(None)` takes it back.
@@ -28,6 +29,9 @@ class Request(Unshown, frozen=True):
     receive: Receive
     send: Send
     watch: Watch
+    path: bytes
+    provider: str
+    path_model: str = ""
 
 
 class Gone(Exception):

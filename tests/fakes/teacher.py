@@ -4,7 +4,7 @@
 `unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
 streams until the caller leaves; `flood` as fast as it can. `silent`: never answers. `uncounted`: no usage. `zipped`:
 gzip though asked not to. `long-header`: echoes 20 kB in a header. `never-done`: a stream without its last event.
-`busy-SECONDS`: refuses every other call, to be asked again after that.
+`busy-SECONDS`: refuses every other call, to be asked again after that. Azure's paths are answered too.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Teacher:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         path = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         self.seen.append(Seen(path, headers, body))
+        scope, deployment = _without_azure(scope)
         if scope["path"] == "/v1/models":
             await send_json(
                 send, 200, b'{"object":"list","data":[{"id":"gpt-4o","object":"model","created":1,"owned_by":"x"}]}'
@@ -63,6 +64,7 @@ class Teacher:
             await self._other(scope, receive, send, body)
             return
         ask = json.loads(body)
+        ask = {**ask, "model": deployment or ask["model"]}
         if not await self._misbehave(ask["model"], receive, send):
             write_events, write_body = WRITERS[scope["path"]]
             if ask.get("stream"):
@@ -149,6 +151,18 @@ class Teacher:
         finally:
             gone.cancel()
             self.streaming -= 1
+
+
+def _without_azure(scope):
+    """The scope as if the path were OpenAI's, and the deployment that it names."""
+    path = scope["path"]
+    if not path.startswith("/openai/"):
+        return scope, ""
+    rest, deployment = path.removeprefix("/openai"), ""
+    if rest.startswith("/deployments/"):
+        _, _, deployment, rest = rest.split("/", 3)
+        rest = f"/{rest}"
+    return {**scope, "path": rest if rest.startswith("/v1/") else f"/v1{rest}"}, deployment
 
 
 def openai_body(model: str) -> bytes:

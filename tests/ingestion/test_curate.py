@@ -1,6 +1,7 @@
 """Holds what a dataset may and may not hold, and that workloads are found without anybody naming them."""
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -12,7 +13,7 @@ from ingestion.discover import discover_workloads
 from ingestion.models import Call, Dataset, Example, Payload, Workload
 from ingestion.payloads import in_batches, readable_pairs
 from tenants.models import ProviderCredential
-from tenants.provision import data_key_in_force, state_stance
+from tenants.provision import data_key_in_force, state_stance, store_credential
 from tenants.scope import acting_for
 from tenants.wake import alone_at
 from tests.ingestion.makers import LABELS, log_calls, query_of
@@ -177,6 +178,25 @@ def test_forbidden_pairs_never_enter_a_dataset(company, found, now):
         curate(company.id, found.id, now=now)
     with acting_for(company.id):
         assert Example.objects.count() == 0
+
+
+def test_a_pair_is_under_the_terms_of_the_credential_it_came_in_by(company, found, now):
+    """Whatever those of the tenant's other credentials at the same provider say."""
+    later = now + timedelta(days=2)
+    with acting_for(company.id):
+        facts = {"provider": "openai", "base_url": "http://127.0.0.1:9", "actor": "test", "now": now}
+        second = store_credential(name="second", secret="sk-second-key", stance="forbidden", **facts)
+        third = store_credential(name="third", secret="sk-third-key", stance="allowed", **facts)
+    by = {"workload_id": str(found.id), "provider": "openai"}
+    forbidden = log_calls(company.id, 40, now=later, start=5000, credential_id=str(second.id), **by)
+    allowed = log_calls(company.id, 40, now=later, start=6000, credential_id=str(third.id), **by)
+    stood_in = log_calls(company.id, 40, now=later, start=7000, credential_id=str(third.id), failovers=1, **by)
+    dataset = curate(company.id, found.id, now=later)
+    with acting_for(company.id):
+        learnt = dict(Example.objects.filter(dataset=dataset).values_list("call_id", "stance"))
+    assert not {UUID(record.id) for record in [*forbidden, *stood_in]} & set(learnt)
+    assert {learnt[UUID(record.id)] for record in allowed if UUID(record.id) in learnt} == {"allowed"}
+    assert dataset.left_out["terms_forbid"] == 40
 
 
 def test_pairs_from_before_a_stance_was_stated_stay_out(company, now, settings):

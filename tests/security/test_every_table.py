@@ -28,7 +28,7 @@ OPEN_TO_THE_DOOR = {
     *("ingestion_workload", "ingestion_fingerprint", "ingestion_erasure"),
     "ingestion_parkedrecord",
     *("training_trainingrun", "training_adapter"),
-    *("serving_deployment", "serving_certificate", "serving_rollout", "serving_limit"),
+    *("serving_deployment", "serving_certificate", "serving_rollout", "serving_limit", "serving_modelroute"),
     *("billing_savingsstatement", "billing_invoice"),
 }
 # The tables without a wall: the framework's own, people (who may belong to several tenants), and the operator's.

@@ -12,6 +12,7 @@ from ingestion.store import store_calls
 from serving.audit import BATCH, BUDGET, SLICE, audit, audit_batches, audits_due
 from serving.models import Audit, Rollout
 from tenants.models import ProviderCredential
+from tenants.provision import store_credential
 from tenants.scope import acting_for
 from tests.fakes.encoder import Encoder, decision
 from tests.fakes.serve import Served, free_port
@@ -32,8 +33,8 @@ def log_marked(company, rollout, query, answer, at, **facts):
     return UUID(record.id)
 
 
-def log_live(company, rollout, query, at):
-    facts = {"arm": "student", "adapter": rollout.deployment.adapter.name, "asked_model": "gpt-4o"}
+def log_live(company, rollout, query, at, **more):
+    facts = {"arm": "student", "adapter": rollout.deployment.adapter.name, "asked_model": "gpt-4o", **more}
     return log_marked(company, rollout, query, "parcel", at, wants_audit=True, **facts)
 
 
@@ -104,6 +105,21 @@ def test_a_teacher_s_answer_that_cannot_be_compared_counts_as_differing(company,
     audit(company.id, rollout.id, now=at)
     found = only_audit(company)
     assert (found.status, found.accepted, found.differs) == ("done", True, True)
+
+
+def test_a_live_audit_asks_under_the_credential_that_the_call_would_have_gone_under(company, rollout, teacher, now):
+    at = now + timedelta(minutes=1)
+    with acting_for(company.id):
+        usual = ProviderCredential.objects.get(provider="openai")
+        facts = {"provider": "openai", "secret": "sk-second", "stance": "allowed", "actor": "test", "now": now}
+        second = store_credential(name="a-second", base_url=usual.base_url, **facts)
+    log_live(company, rollout, "where is my pallet", at, credential_id=str(second.id), provider="openai")
+    log_live(company, rollout, "where is my parcel", at)
+    audit(company.id, rollout.id, now=at)
+    assert sorted(seen.headers["authorization"] for seen in teacher.seen) == [
+        "Bearer sk-openai-North",
+        "Bearer sk-second",
+    ]
 
 
 def test_a_live_audit_without_usage_is_priced_by_length(company, rollout, teacher, now):

@@ -99,7 +99,7 @@ def test_a_snapshot_holds_live_keys_and_sealed_credentials_opened_for_the_gatewa
     assert b"sk-openai" not in raw
     snapshot = read_snapshot(tmp_path / "snapshot")
     assert snapshot.keys[company.minted.digest].tenant_id == str(company.id)
-    assert snapshot.tenants[str(company.id)].providers["openai"].credential == "sk-openai-North"
+    assert snapshot.tenants[str(company.id)].providers["openai"][0].credential == "sk-openai-North"
     assert snapshot.tenants[str(rival.id)].data_key != snapshot.tenants[str(company.id)].data_key
 
 

@@ -23,6 +23,18 @@ def ask_teacher():
     return ask
 
 
+async def test_azure_is_asked_for_the_deployment_that_the_call_named_in_its_path():
+    raw = b'{"messages":[{"role":"user","content":"where is my pallet"}]}'
+    with Served(asked := Teacher()) as served:
+        where = teacher.Teacher("azure", served.url, "sk-azure")
+        async with aiohttp.ClientSession() as http:
+            ask = parse_ask(Dialect.OPENAI, raw, model="prod")
+            assert (await teacher.ask_teacher(where, ask, http=http)).text == TEXT
+    seen = asked.seen[0]
+    assert (seen.path, seen.headers["api-key"]) == ("/openai/v1/chat/completions", "sk-azure")
+    assert seen.body == b'{"model":"prod",' + raw[1:] and "authorization" not in seen.headers
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_answer_is_read_to_its_end_streamed_or_not(ask_teacher, stream):
     assert (await ask_teacher(stream=stream)).text == TEXT

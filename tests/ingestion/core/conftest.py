@@ -1,14 +1,10 @@
-"""Properties here are about answers, not about how busy the machine is."""
+"""The vendors' own clients, and a server that sends them what we would."""
 
 from threading import Thread
 
 import pytest
-from hypothesis import settings
 
 from tests.fakes.vendor import Replies, Vendor
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

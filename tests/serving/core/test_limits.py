@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import partial
 
 import pytest
 from hypothesis import given
@@ -90,11 +89,11 @@ def test_the_answer_is_reserved_by_what_bounds_it_first(max_tokens, usual, answe
 
 def test_a_model_costs_what_its_published_name_does_and_an_unknown_one_what_the_dearest_does():
     listed = {"openai/gpt-4o": rates("10"), "openai/gpt-4o-mini": rates("0.6"), "anthropic/claude-x": rates("75")}
-    find = partial(find_rates, listed, provider="openai")
-    assert find(model="gpt-4o", listed_name=None).output == 10
-    assert find(model="gpt-4o-mini-2024-07-18", listed_name="gpt-4o-mini").output == Decimal("0.6")
-    assert find(model="nobody-knows-it", listed_name=None).output == 10
-    assert find_rates(listed, provider="mistral", model="anything", listed_name=None) is None
+    assert find_rates(listed, [("openai", "gpt-4o")]).output == 10
+    assert find_rates(listed, [("openai", "gpt-4o-mini-2024"), ("openai", "gpt-4o-mini")]).output == Decimal("0.6")
+    assert find_rates(listed, [("openai", "nobody-knows-it")]).output == 10
+    assert find_rates(listed, [("azure", "gpt-4o-mini"), ("openai", "gpt-4o-mini")]).output == Decimal("0.6")
+    assert find_rates(listed, [("mistral", "anything")]) is None
 
 
 @given(max_tokens=st.none() | st.integers(0, 2**31), usual=st.integers(0, 2**31), answers=st.integers(-1, 2**31))

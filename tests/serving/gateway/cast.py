@@ -13,7 +13,7 @@ import msgspec
 import openai
 from yarl import URL
 
-from ingestion.core.calls import CallRecord, Dialect, Kind, body_context
+from ingestion.core.calls import CallRecord, Dialect, Kind, Provider, body_context
 from ingestion.core.dialects import parse_ask
 from ingestion.core.fingerprint import fingerprint
 from ingestion.core.rating import Rates
@@ -106,6 +106,7 @@ class Stage:
     version: int = 0
     routes: dict[str, RouteEntry] = field(default_factory=dict)
     limits: tuple[LimitEntry, ...] = ()
+    models: dict[str, tuple[ProviderEntry, ...]] = field(default_factory=dict)
 
     @property
     def spool_dir(self) -> Path:
@@ -150,7 +151,10 @@ class Stage:
             subject_key=SUBJECT_KEY,
             salt="salt-of-one",
             log_content=log_content,
-            providers={name: ProviderEntry(base_url=url, credential=f"teacher-{name}") for name in Dialect},
+            providers={
+                name: (ProviderEntry(base_url=url, credential=f"teacher-{name}", provider=name),) for name in Provider
+            },
+            models=self.models,
             routes=self.routes,
             limits=self.limits,
         )

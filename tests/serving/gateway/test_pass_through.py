@@ -112,7 +112,7 @@ async def test_nobody_passes_without_a_key(live, path):
     assert live.teacher.seen == []
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/files", "/v1", "/openai/v1/files", "/metrics/v1/"])
+@pytest.mark.parametrize("path", ["/", "/v2/files", "/v1", "/openai", "/azure/openai/v1/files", "/metrics/v1/"])
 async def test_only_what_lies_below_v1_passes(live, path):
     assert (await post(live.url, path=path, data=b"{}")).status == 404
     assert live.teacher.seen == []

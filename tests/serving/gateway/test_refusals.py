@@ -100,7 +100,7 @@ async def test_a_provider_address_that_leads_inside_is_not_connected_to(stage):
 
 
 async def test_what_is_not_served_is_a_404_in_the_callers_dialect(live):
-    for path in ("/", "/v1", "/V1/messages", "/openai/v1/chat/completions"):
+    for path in ("/", "/v1", "/V1/messages", "/OpenAI/v1/chat/completions"):
         got = await post(live.url, path=path, json={})
         assert (got.status, json.loads(got.body)["error"]["type"]) == (404, "not_found_error")
     got = await get(f"{live.url}/v2/messages", headers={"anthropic-version": "2023-06-01"})

@@ -62,13 +62,13 @@ class Log:
 
 def make_capture(log: Log, *, dialect: Dialect = Dialect.OPENAI) -> tuple[Capture, Metrics]:
     tenant = TenantEntry(active=True, data_key=b"d" * 32, subject_key=b"s" * 32, salt="x")
-    teacher = ProviderEntry(base_url="", credential="")
-    caller = Caller(key=KeyEntry(tenant_id="t", key_id="k"), tenant=tenant, teacher=teacher)
+    caller = Caller(key=KeyEntry(tenant_id="t", key_id="k"), tenant=tenant)
     raw = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hello there"}]}'
     call = Call(
         id="c",
         caller=caller,
         ask=parse_ask(dialect, raw),
+        destinations=(ProviderEntry(base_url="", credential=""),),
         fingerprint="f",
         workload_id=None,
         route=Route(Arm.TEACHER, "unknown_workload"),

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import aiohttp
 import pytest
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Dialect, Provider
 from serving.core.breaker import FAILURES, FIRST_PAUSE
+from serving.core.snapshot import ProviderEntry
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused
 from serving.gateway.teachers import Lane, Teachers
@@ -19,7 +20,10 @@ from tests.fakes.teacher import ERROR_BODY, openai_body
 from tests.serving.gateway.cast import PLAIN, down, get, openai_ask, post, serve_gateway
 from tests.serving.gateway.test_relay import Canned
 
-REQUEST = Request(Dialect.OPENAI, "/v1/chat/completions", [], {}, receive=None, send=None, watch=None)
+PATH = "/v1/chat/completions"
+REQUEST = Request(
+    Dialect.OPENAI, PATH, [], {}, receive=None, send=None, watch=None, path=PATH.encode(), provider=Provider.OPENAI
+)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -252,10 +256,9 @@ class Scripted:
 
 
 async def ask(teachers: Teachers, tenant: str, *, body=b"{}"):
-    caller = SimpleNamespace(
-        key=SimpleNamespace(tenant_id=tenant), teacher=SimpleNamespace(base_url=f"http://{tenant}", credential="c")
-    )
-    reply = await teachers.ask(REQUEST, caller, method="POST", body=body, again=True)
+    caller = SimpleNamespace(key=SimpleNamespace(tenant_id=tenant))
+    there = ProviderEntry(base_url=f"http://{tenant}", credential="c")
+    reply = await teachers.ask(REQUEST, caller, there, method="POST", body=body, again=True)
     reply.close()
     return reply
 

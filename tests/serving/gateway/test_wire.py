@@ -5,7 +5,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingestion.core.calls import Dialect
+from ingestion.core.calls import Provider
 from serving.gateway.metrics import MOST_REASONS, Metrics
 from serving.gateway.upstream import returned_headers, sent_headers
 from serving.gateway.wire import make_call_id
@@ -33,7 +33,7 @@ def test_hop_by_hop_headers_stop_here_also_those_that_connection_names():
         (b"x-understudy-arm", b"teacher"),
         (b"anthropic-beta", b"tools"),
     ]
-    sent = dict(sent_headers(given_headers, dialect=Dialect.ANTHROPIC, credential="secret"))
+    sent = dict(sent_headers(given_headers, provider=Provider.ANTHROPIC, credential="secret"))
     ours = {b"accept-encoding": b"identity", b"via": b"1.1 understudy", b"x-api-key": b"secret"}
     assert sent == {b"anthropic-beta": b"tools", **ours}
 
