@@ -31,6 +31,7 @@ urlpatterns = [
     path("workloads", ingestion.WorkloadList.as_view(), name="workloads"),
     path("workloads/<uuid:id>", ingestion.WorkloadDetail.as_view(), name="workload"),
     path("workloads/<uuid:id>/promise", ingestion.WorkloadPromise.as_view(), name="workload-promise"),
+    path("workloads/<uuid:id>/logging", ingestion.WorkloadLogging.as_view(), name="workload-logging"),
     path("workloads/<uuid:id>/spend", billing.WorkloadSpend.as_view(), name="workload-spend"),
     path("calls", ingestion.CallList.as_view(), name="calls"),
     path("calls/<uuid:id>", ingestion.CallDetail.as_view(), name="call"),

@@ -15,6 +15,7 @@ from ingestion.core.calls import Arm
 from ingestion.erase import LONGEST_SUBJECT, UnableToErase, request_erasure
 from ingestion.models import Call, Dataset, Erasure, Workload
 from ingestion.promises import UnableToPromise, state_promise
+from ingestion.sampling import UnableToSample, state_log_share
 from tenants.api import EventPages, NewestFirst, TenantView, utc_now
 from tenants.core.roles import Right
 
@@ -42,6 +43,7 @@ class WorkloadSerializer(serializers.ModelSerializer[Workload]):
             "delta",
             "promise",
             "approval",
+            "log_share",
             "found_at",
             "looked_at",
         )
@@ -97,6 +99,31 @@ class WorkloadPromise(TenantView):
         try:
             state_promise(workload, **asked.validated_data, actor=self.caller.actor, now=utc_now())
         except UnableToPromise as error:
+            raise serializers.ValidationError({"detail": str(error)}) from error
+        workload.refresh_from_db()
+        return Response(WorkloadSerializer(workload).data)
+
+
+class LoggingSerializer(serializers.Serializer[Any]):
+    """Of which share of a workload's calls the content is kept."""
+
+    log_share = serializers.FloatField(min_value=0, max_value=1)
+
+
+class WorkloadLogging(TenantView):
+    """Stating how much of a workload is kept with its content."""
+
+    needs = Right.MANAGE_TENANT
+
+    @extend_schema(request=LoggingSerializer, responses=WorkloadSerializer)
+    def put(self, request: Request, id: UUID) -> Response:
+        """In force within seconds. An owner's session may; a key may not, since it could end all learning."""
+        workload = get_object_or_404(Workload.objects.all(), id=id)
+        asked = LoggingSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        try:
+            state_log_share(workload, **asked.validated_data, actor=self.caller.actor, now=utc_now())
+        except UnableToSample as error:
             raise serializers.ValidationError({"detail": str(error)}) from error
         workload.refresh_from_db()
         return Response(WorkloadSerializer(workload).data)

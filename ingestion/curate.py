@@ -147,7 +147,11 @@ def _gather(tenant_id: UUID, workload: Workload) -> tuple[list[Candidate], Count
     candidates: list[Candidate] = []
     with acting_for(tenant_id):
         data_key, histories = data_key_in_force(), Histories()
-        answered = Call.objects.filter(workload_id=workload.id, failovers=0).exclude(arm=Arm.STUDENT).order_by("-at")
+        answered = (
+            Call.objects.filter(workload_id=workload.id, failovers=0, content_kept=True)
+            .exclude(arm=Arm.STUDENT)
+            .order_by("-at")
+        )
         ids = list(answered.values_list("id", flat=True)[: settings.MAX_PAIRS])
     for start in range(0, len(ids), CHUNK):
         with acting_for(tenant_id):

@@ -39,6 +39,7 @@ class Workload(TenantOwned):
     delta = models.FloatField(default=0.1)
     promise = models.CharField(max_length=20, choices=Promise, default=Promise.PER_ANSWER)
     approval = models.CharField(max_length=20, choices=Approval, default=Approval.TENANT)
+    log_share = models.FloatField(default=1.0)  # of the calls whose content is kept
     left_out = models.JSONField(default=dict)  # reason → pairs, when too few were left for a dataset the last time
     curate_from = models.PositiveIntegerField(default=0)  # answered calls there must be before it is tried again
     found_at = models.DateTimeField()
@@ -49,6 +50,7 @@ class Workload(TenantOwned):
             models.UniqueConstraint(fields=["tenant", "slug"], name="one_slug_per_tenant"),
             models.CheckConstraint(condition=Q(alpha__gt=0, alpha__lt=1), name="alpha_in_range"),
             models.CheckConstraint(condition=Q(delta__gt=0, delta__lt=1), name="delta_in_range"),
+            models.CheckConstraint(condition=Q(log_share__gte=0, log_share__lte=1), name="log_share_is_a_share"),
         ]
 
     def __str__(self) -> str:
@@ -105,6 +107,7 @@ class Call(TenantOwned):
     total_ms = models.FloatField(default=0)
     teacher_cost = models.DecimalField(null=True, **MONEY)  # what the provider charged; None where no price is known
     currency = models.CharField(max_length=3, default="USD")
+    content_kept = models.BooleanField(default=True)  # what was asked and answered, as it was recorded
     subject_hmac = models.CharField(max_length=64, default="")
 
     class Meta:
@@ -133,8 +136,10 @@ class Call(TenantOwned):
 
     @classmethod
     def answered_for(cls, workload_id: UUID) -> "models.QuerySet[Call]":
-        """A workload's calls that its own teacher answered in whole, not one that stood in for it."""
-        found = cls.objects.filter(workload_id=workload_id, status=200, complete=True, failovers=0)
+        """A workload's calls to learn from: its own teacher, not one that stood in for it, answered in whole, and the
+        content is kept.
+        """
+        found = cls.objects.filter(workload_id=workload_id, status=200, complete=True, failovers=0, content_kept=True)
         return found.exclude(arm=Arm.STUDENT)
 
 

@@ -139,6 +139,7 @@ def _call(tenant_id: UUID, record: CallRecord, price: Pricer) -> Call:
         at=datetime.fromtimestamp(record.at, UTC),
         teacher_cost=price(record),
         currency=settings.CURRENCY,
+        content_kept=record.request_sealed is not None,
         subject_hmac=record.subject_hmac,
         **facts,
     )

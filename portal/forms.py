@@ -139,6 +139,14 @@ class PromiseForm(forms.Form):
     approval = forms.ChoiceField(label="Going live", choices=APPROVALS)
 
 
+class LoggingForm(forms.Form):
+    """How much of a workload is kept with its content."""
+
+    log_share = forms.FloatField(
+        label="Share kept", min_value=0, max_value=1, help_text="1: of every call. 0.1: of one in ten, at random."
+    )
+
+
 class ReasonForm(forms.Form):
     """Why, for the event log."""
 
@@ -175,6 +183,12 @@ class PreferencesForm(forms.Form):
         required=False,
         label="Keep what was asked and answered",
         help_text="Sealed with your own key. Without it no student can be trained.",
+    )
+    ask_usage = forms.BooleanField(
+        required=False,
+        label="Have providers count the tokens of streams",
+        help_text="Adds stream_options.include_usage to chat completions that say nothing of it, and keeps the extra "
+        "chunk from your code. Without it such tokens are estimated.",
     )
 
 

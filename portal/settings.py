@@ -146,7 +146,7 @@ def show_settings(request: PortalRequest, *, status: int = 200, **forms: object)
     """The page, with forms as they were filled in."""
     tenant: Tenant = Tenant.objects.get()
     members = list(Membership.objects.select_related("user").order_by("id"))
-    stated = {name: getattr(tenant, name) for name in ("name", "approval", "log_content")}
+    stated = {name: getattr(tenant, name) for name in ("name", "approval", "log_content", "ask_usage")}
     context: dict[str, object] = {
         "preferences": PreferencesForm(initial=stated),
         "credential": CredentialForm(),

@@ -29,6 +29,7 @@ urlpatterns = [
     path("workloads/<uuid:id>/pipeline", workloads.workload_pipeline, name="workload-pipeline"),
     path("workloads/<uuid:id>/examples", workloads.workload_examples, name="workload-examples"),
     path("workloads/<uuid:id>/promise", workloads.state_workload_promise, name="workload-promise"),
+    path("workloads/<uuid:id>/logging", workloads.state_workload_logging, name="workload-logging"),
     path("rollouts/<uuid:id>/approve", workloads.approve_rollout, name="rollout-approve"),
     path("rollouts/<uuid:id>/hold", workloads.hold_rollout, name="rollout-hold"),
     path("rollouts/<uuid:id>/resume", workloads.resume_rollout, name="rollout-resume"),

@@ -10,11 +10,12 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from ingestion.models import Workload
 from ingestion.promises import UnableToPromise, state_promise
+from ingestion.sampling import UnableToSample, state_log_share
 from portal.access import PortalRequest, action, page, show, utc_now
 from portal.bodies import open_examples
 from portal.charts import draw_curve, draw_risk
 from portal.figures import NOTHING, agreement_of, looks_at, measure_spend, open_rollouts
-from portal.forms import PromiseForm, ReasonForm
+from portal.forms import LoggingForm, PromiseForm, ReasonForm
 from portal.pipeline import Pipeline, read_pipeline
 from serving.models import Rollout
 from serving.rollout import approve, back_to_teacher, hold, resume
@@ -65,6 +66,21 @@ def state_workload_promise(request: PortalRequest, id: UUID) -> HttpResponse:
         form.add_error(None, f"{error}")
         return _show_workload(request, workload, form=form, status=400)
     messages.success(request, "The promise is stated. Certificates from now on hold to it.")
+    return redirect("portal:workload", id=workload.id)
+
+
+@action(Right.MANAGE_TENANT)
+def state_workload_logging(request: PortalRequest, id: UUID) -> HttpResponse:
+    """Change of which share of the calls the content is kept."""
+    workload, form = _workload(id), LoggingForm(request.POST)
+    if not form.is_valid():
+        return _show_workload(request, workload, logging=form, status=400)
+    try:
+        state_log_share(workload, **form.cleaned_data, actor=request.member.actor, now=utc_now())
+    except UnableToSample as error:
+        form.add_error(None, f"{error}")
+        return _show_workload(request, workload, logging=form, status=400)
+    messages.success(request, "Kept from now on.")
     return redirect("portal:workload", id=workload.id)
 
 
@@ -128,7 +144,12 @@ def _workload(id: UUID) -> Workload:
 
 
 def _show_workload(
-    request: PortalRequest, workload: Workload, *, form: PromiseForm | None = None, status: int = 200
+    request: PortalRequest,
+    workload: Workload,
+    *,
+    form: PromiseForm | None = None,
+    logging: LoggingForm | None = None,
+    status: int = 200,
 ) -> HttpResponse:
     pipeline = read_pipeline(workload)
     stated = {name: getattr(workload, name) for name in ("alpha", "delta", "promise", "approval")}
@@ -140,6 +161,7 @@ def _show_workload(
         pipeline=pipeline,
         spend=measure_spend(utc_now()).get(workload.id, NOTHING),
         form=form or PromiseForm(initial=stated),
+        logging=logging or LoggingForm(initial={"log_share": workload.log_share}),
         **_quality(pipeline),
     )
 

@@ -93,6 +93,7 @@ def _tenant(
         subject_key=purpose_key(data_key, "subjects"),
         salt=cache_salt(data_key),
         log_content=tenant.log_content,
+        ask_usage=tenant.ask_usage,
         providers=providers,
         models=models,
         routes=routes,
@@ -129,7 +130,9 @@ def _open_rollouts() -> list[Rollout]:
 
 def _route(workload: Workload, rollout: Rollout | None) -> RouteEntry:
     usual_output = int(workload.figures.get("p99_output_tokens", 0))
-    plain = RouteEntry(workload_id=str(workload.id), kind=workload.kind, usual_output=usual_output)
+    plain = RouteEntry(
+        workload_id=str(workload.id), kind=workload.kind, usual_output=usual_output, log_share=workload.log_share
+    )
     if rollout is None or rollout.deployment.status != Deployment.Status.LIVE or not rollout.certificate.gate:
         return plain
     return msgspec.structs.replace(

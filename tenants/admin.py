@@ -83,7 +83,7 @@ class ReadOnlyShared(ReadOnly):
 class TenantAdmin(ReadOnly):
     """Companies. An operator suspends and reinstates them, and states the share of the saving that was agreed on."""
 
-    columns = ("id", "name", "status", "approval", "log_content", "savings_share", "created_at")
+    columns = ("id", "name", "status", "approval", "log_content", "ask_usage", "savings_share", "created_at")
     search_fields = ("name",)
     list_filter = ("status",)
     actions = ("suspend_chosen", "reinstate_chosen")

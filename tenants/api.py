@@ -289,7 +289,7 @@ class TenantSerializer(serializers.ModelSerializer[Tenant]):
 
     class Meta:
         model = Tenant
-        fields = ("id", "name", "status", "approval", "log_content", "created_at")
+        fields = ("id", "name", "status", "approval", "log_content", "ask_usage", "created_at")
         read_only_fields = fields
 
 
@@ -299,11 +299,12 @@ class PreferencesSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(max_length=120, required=False)
     approval = serializers.ChoiceField(choices=Tenant.Approval.choices, required=False)
     log_content = serializers.BooleanField(required=False)
+    ask_usage = serializers.BooleanField(required=False)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """A misspelt choice alone is refused: whoever sent it would believe that it is in force."""
         if not attrs:
-            raise serializers.ValidationError("state name, approval or log_content")
+            raise serializers.ValidationError("state name, approval, log_content or ask_usage")
         return attrs
 
 
@@ -324,7 +325,7 @@ class TenantDetail(TenantView):
         asked.is_valid(raise_exception=True)
         # Locked: of two changes at once, the later would put back what the earlier had changed.
         tenant = Tenant.objects.select_for_update().get()
-        stated = {"name": tenant.name, "approval": tenant.approval, "log_content": tenant.log_content}
+        stated = {name: getattr(tenant, name) for name in ("name", "approval", "log_content", "ask_usage")}
         try:
             state_preferences(**stated | asked.validated_data, actor=self.caller.actor, now=utc_now())
         except UnableToPrefer as error:

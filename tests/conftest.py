@@ -16,9 +16,7 @@ from tenants.models import ApiKey, Tenant, User
 from tenants.provision import create_key, sign_up, store_credential
 from tenants.scope import acting_for
 
-hypothesis.settings.register_profile(
-    "unhurried", deadline=None
-)  # of a busy machine
+hypothesis.settings.register_profile("unhurried", deadline=None)  # of a busy machine
 hypothesis.settings.load_profile("unhurried")
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 PASSWORD = "a long enough password"

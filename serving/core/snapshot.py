@@ -40,7 +40,7 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
     `state` is shadow, canary, ramping, full, held or rolled_back. In shadow `student_share` is 0. `control_share`
     is taken first, then `student_share` of the rest. `audit_share` of student answers are marked for the teacher;
     `shadow_share` of eligible teacher answers (control ones always) are marked for the student. 99 of 100 answers
-    take `usual_output` tokens at most; 0 where that is not known.
+    take `usual_output` tokens at most; 0 where that is not known. The content of `log_share` of the calls is kept.
     """
 
     workload_id: str
@@ -51,6 +51,7 @@ class RouteEntry(msgspec.Struct, frozen=True, kw_only=True):
     audit_share: float = 0.0
     shadow_share: float = 0.0
     usual_output: int = 0
+    log_share: float = 1.0
     student: StudentSpec | None = None
     gate: Gate | None = None
 
@@ -63,6 +64,7 @@ class TenantEntry(msgspec.Struct, frozen=True, kw_only=True):
     subject_key: bytes
     salt: str
     log_content: bool = True
+    ask_usage: bool = False
     providers: dict[str, tuple[ProviderEntry, ...]] = {}  # by the provider that a path is for; the first is asked first
     models: dict[str, tuple[ProviderEntry, ...]] = {}  # by that provider/the asked-for model, where it has a route
     routes: dict[str, RouteEntry] = {}  # by fingerprint

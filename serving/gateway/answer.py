@@ -8,8 +8,9 @@ from functools import partial
 
 import msgspec
 
-from ingestion.core.calls import Arm, Ask
+from ingestion.core.calls import Arm, Ask, Dialect
 from ingestion.core.dialects import UnableToParse, parse_ask
+from ingestion.core.edits import ask_usage
 from ingestion.core.fingerprint import fingerprint
 from serving.core.destinations import destinations_for
 from serving.core.routing import Route, choose
@@ -104,6 +105,7 @@ def _route(
     ask = ask_at(destinations[0], heard, request)
     mark = fingerprint(ask)
     entry = caller.tenant.routes.get(mark)
+    share = entry.log_share if entry else 1.0
     call = Call(
         id=make_call_id(at=at, entropy=os.urandom(10)),
         caller=caller,
@@ -112,6 +114,7 @@ def _route(
         fingerprint=mark,
         workload_id=entry.workload_id if entry else None,
         route=_choose(caller, ask, entry),
+        sampled=share >= 1.0 or random.random() < share,
         reservation=Reservation(),
         at=at,
         started=started,
@@ -155,7 +158,12 @@ def _turn(call: Call, capture: Capture, heard: Ask, request: Request, number: in
         ask = ask_at(call.destinations[number], heard, request)
         call = msgspec.structs.replace(call, ask=ask, failovers=number)
         capture.fail_over(call)
-    return call.ask.raw
+    return ask_usage(call.ask.raw) if capture.hides else call.ask.raw
+
+
+def _may_ask_usage(ask: Ask) -> bool:
+    """Whether a stream would tell its usage if asked to, and its caller says nothing of that."""
+    return ask.stream and ask.include_usage is None and ask.dialect is Dialect.OPENAI
 
 
 async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder: Recorder) -> None:
@@ -167,7 +175,8 @@ async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder
 
 async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Ask, request: Request, gateway: Gateway) -> None:
     """Ask the teacher and pass the answer on. However it ends, also by a caller who left, it is recorded once."""
-    capture = Capture(call, tried, recorder=gateway.recorder)
+    asks_usage = call.caller.tenant.ask_usage and _may_ask_usage(call.ask)
+    capture = Capture(call, tried, recorder=gateway.recorder, asks_usage=asks_usage)
     reply = None
     try:
         reply = await ask_in_turn(

@@ -13,6 +13,7 @@ import msgspec
 from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Unshown, Usage, body_context
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
+from ingestion.core.usage_chunk import UsageHider
 from ingestion.spool import UnableToRecord
 from serving.core.estimate import CHARS_PER_TOKEN, Lengths
 from serving.core.limits import most_input
@@ -54,6 +55,7 @@ class Call(Unshown, frozen=True, kw_only=True):
     started: float
     destinations: Sequence[ProviderEntry]  # where it may be sent, in the order in which they are asked
     failovers: int = 0  # how many of them were asked in vain
+    sampled: bool = True  # its content is to be kept
     reservation: Reservation = msgspec.field(default_factory=Reservation)  # of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
@@ -113,9 +115,12 @@ class Recorder:
 
 
 class Capture:
-    """Reads a teacher's answer as it passes, and records it once: `keep` may be called again and does nothing then."""
+    """Reads a teacher's answer as it passes, and records it once: `keep` may be called again and does nothing then.
 
-    def __init__(self, call: Call, attempt: Attempt, *, recorder: Recorder) -> None:
+    `asks_usage`: the provider was asked for a chunk that the caller did not ask for, and must not see.
+    """
+
+    def __init__(self, call: Call, attempt: Attempt, *, recorder: Recorder, asks_usage: bool = False) -> None:
         self._call = call
         self._attempt = attempt
         self._recorder = recorder
@@ -123,6 +128,7 @@ class Capture:
         self._status = 0
         self._encoding = b""
         self._reader: StreamReader | None = None
+        self._hider = UsageHider() if asks_usage else None
         self._parts: list[bytes] = []
         self._size = 0
         self._most = MOST_CAPTURED
@@ -147,6 +153,8 @@ class Capture:
             self._most = 0  # a file, a picture, a voice: no answer to learn from
         if streams and self._encoding in (b"", b"identity"):
             self._reader = StreamReader(self._call.ask.dialect)
+        else:
+            self._hider = None
 
     @property
     def headers(self) -> Headers:
@@ -168,17 +176,35 @@ class Capture:
         """At the end of the body: whether that was all of the answer."""
         return self._reader is None or self._reader.finished or not self._call.understood
 
-    def feed(self, chunk: bytes) -> None:
-        """Take what is about to be passed on."""
-        if not self._size:
+    @property
+    def hides(self) -> bool:
+        """Whether the caller is shown less than the provider sends."""
+        return self._hider is not None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take what came, and give what of it is to be passed on."""
+        if not self._first_byte_ms:
             self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
+        if self._reader is not None:
+            self._reader.feed(chunk)
+        if self._hider is not None:
+            chunk = self._hider.feed(chunk)
+            if self.finished:
+                chunk += self._hider.flush()
         self._size += len(chunk)
         if self._size <= self._most:
             self._parts.append(chunk)
         else:
             self._parts.clear()  # it will not be kept, so it is not held either
-        if self._reader is not None:
-            self._reader.feed(chunk)
+        return chunk
+
+    def flush(self) -> bytes:
+        """What is still to be passed on at the end of the body."""
+        held = self._hider.flush() if self._hider is not None else b""
+        if held:
+            self._size += len(held)
+            self._parts.append(held)
+        return held
 
     def refuse(self, *, status: int) -> None:
         """The teacher gave no answer; the caller gets our error. Recorded as such."""
@@ -256,7 +282,7 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
     """All facts of a call, its bodies sealed with the tenant's data key unless content is off."""
     arm, reason = _arm(call.route, attempt)
     tenant, ask, route, draft = call.caller.tenant, call.ask, call.route, attempt.draft
-    keeps_content = tenant.log_content and not call.caller.wants_no_log
+    keeps_content = tenant.log_content and not call.caller.wants_no_log and _is_drawn(call)
     return CallRecord(
         id=call.id,
         tenant_id=call.caller.key.tenant_id,
@@ -297,6 +323,11 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
         request_sealed=_seal(call, ask.raw, "request") if keeps_content else None,
         response_sealed=_seal(call, outcome.body, "response") if keeps_content and outcome.body is not None else None,
     )
+
+
+def _is_drawn(call: Call) -> bool:
+    """What a comparison needs is kept whatever share of the workload is."""
+    return call.sampled or call.route.wants_audit or call.route.wants_shadow
 
 
 def call_headers(call: Call, attempt: Attempt) -> Headers:

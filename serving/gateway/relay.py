@@ -42,7 +42,8 @@ async def relay(reply: Reply, capture: Capture, *, send: Send, extra: Headers) -
     A reply that breaks later is left unfinished: the server then closes the connection, which tells the caller.
     """
     capture.begin(status=reply.status, headers=reply.headers)
-    outlet = Outlet(send, status=reply.status, headers=[*reply.headers, *extra])
+    headers = [pair for pair in reply.headers if pair[0] != b"content-length"] if capture.hides else reply.headers
+    outlet = Outlet(send, status=reply.status, headers=[*headers, *extra])
     try:
         await _pass_on(reply, capture, outlet)
     except UnableToFinish as error:
@@ -53,15 +54,16 @@ async def relay(reply: Reply, capture: Capture, *, send: Send, extra: Headers) -
 async def _pass_on(reply: Reply, capture: Capture, outlet: Outlet) -> None:
     held = b""
     while chunk := await reply.read():
-        capture.feed(chunk)
+        chunk = capture.feed(chunk)
         if capture.finished:
             capture.keep(complete=True)
         if held:
             await outlet.part(held)
         held = b"" if capture.live else chunk
-        if capture.live:
+        if chunk and capture.live:
             await outlet.part(chunk)
         if reply.is_over:
             break
+    held += capture.flush()
     capture.keep(complete=capture.whole)
     await outlet.part(held, last=True)

@@ -199,6 +199,17 @@ def test_a_pair_is_under_the_terms_of_the_credential_it_came_in_by(company, foun
     assert dataset.left_out["terms_forbid"] == 40
 
 
+def test_calls_whose_content_was_not_drawn_are_no_pairs(company, now, settings):
+    settings.MIN_PAIRS = 100
+    later = now + timedelta(days=1)
+    log_calls(company.id, 80, now=later)
+    log_calls(company.id, 80, now=later, start=5000, request_sealed=None, response_sealed=None)
+    discover_workloads(company.id, now=later)
+    with acting_for(company.id):
+        workload = Workload.objects.get()
+    assert workload.verdict == "not_yet" and "20 more" in workload.verdict_reasons[0]
+
+
 def test_pairs_from_before_a_stance_was_stated_stay_out(company, now, settings):
     settings.MIN_PAIRS = 100
     log_calls(company.id, 150, now=now - timedelta(days=1))

@@ -132,6 +132,10 @@ def test_a_rollout_is_steered_and_a_late_hand_is_told(machine, world, company):
         assert Rollout.objects.get().state == "rolled_back"
 
 
+def test_no_key_states_how_much_is_kept(machine, world):
+    assert machine.send(f"workloads/{world.workload}/logging", {"log_share": 0}, "put").status_code == 403
+
+
 def test_the_promise_is_stated_within_its_range(machine, world):
     good = {"alpha": 0.02, "delta": 0.05, "promise": "per_call", "approval": "ask_first"}
     assert machine.send(f"workloads/{world.workload}/promise", good, "put").json()["alpha"] == 0.02

@@ -154,6 +154,16 @@ def test_the_statement_adds_up_on_the_page_and_in_the_csv(owner, world):
     assert ",=" not in answer.content.decode()
 
 
+def test_the_share_that_is_kept_is_stated_and_a_bad_one_refused(owner, world, company):
+    path = f"/workloads/{world.workload}"
+    assert owner.submit(f"{path}/logging", {"log_share": "0.1"}, on=path).status_code == 302
+    for bad in ("-0.1", "1.1", "nan", ""):
+        assert owner.submit(f"{path}/logging", {"log_share": bad}, on=path).status_code == 400
+    with acting_for(company.id):
+        assert Workload.objects.get(id=world.workload).log_share == 0.1
+    assert "drawn at random" in owner.get(path).content.decode()
+
+
 def test_the_promise_is_stated_and_a_bad_one_refused(owner, world, company):
     path = f"/workloads/{world.workload}"
     good = {"alpha": "0.02", "delta": "0.05", "promise": "per_call", "approval": "automatic"}

@@ -26,7 +26,9 @@ def test_what_is_not_sent_stays_as_it_is(owner, company):
     with acting_for(company.id):
         events = list(Event.objects.filter(kind="tenant.preferences_stated").order_by("at"))
     assert [event.actor for event in events] == [f"user:{company.user.pk}"] * 3
-    assert events[-1].data == {"approval": "automatic", "log_content": False}
+    assert events[-1].data == {"approval": "automatic", "log_content": False, "ask_usage": False}
+    assert owner.send("patch", "tenant", 200, ask_usage=True)["ask_usage"] is True
+    assert stated(company) == ("Northwind AG", "automatic", False)
 
 
 @pytest.mark.parametrize(

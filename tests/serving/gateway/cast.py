@@ -107,6 +107,7 @@ class Stage:
     routes: dict[str, RouteEntry] = field(default_factory=dict)
     limits: tuple[LimitEntry, ...] = ()
     models: dict[str, tuple[ProviderEntry, ...]] = field(default_factory=dict)
+    ask_usage: bool = False
 
     @property
     def spool_dir(self) -> Path:
@@ -155,6 +156,7 @@ class Stage:
                 name: (ProviderEntry(base_url=url, credential=f"teacher-{name}", provider=name),) for name in Provider
             },
             models=self.models,
+            ask_usage=self.ask_usage,
             routes=self.routes,
             limits=self.limits,
         )

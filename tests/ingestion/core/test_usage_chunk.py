@@ -1,0 +1,72 @@
+"""The chunk that only we asked for is not shown, and every other byte is, however the stream is cut."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingestion.core.usage_chunk import UsageHider
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+
+
+def event(**fields) -> bytes:
+    return b"data: " + json.dumps({"object": "chat.completion.chunk", **fields}).encode() + b"\n\n"
+
+
+SAID = event(choices=[{"index": 0, "delta": {"content": '"choices":[] \n\n'}}], usage=None)
+FILTER = event(choices=[], prompt_filter_results=[{}])  # Azure's first
+HIDDEN = event(choices=[], usage=USAGE)
+DONE = b"data: [DONE]\n\n"
+STREAM = [FILTER, b": a comment\n\n", SAID, SAID, HIDDEN, DONE]
+
+
+def shown(parts) -> bytes:
+    hider = UsageHider()
+    return b"".join([hider.feed(part) for part in parts]) + hider.flush()
+
+
+@given(st.lists(st.integers(0, len(b"".join(STREAM))), max_size=8))
+def test_all_but_the_usage_is_shown_wherever_the_stream_is_cut(cuts):
+    whole, at = b"".join(STREAM), [0, *sorted(cuts), None]
+    parts = [whole[start:end] for start, end in itertools.pairwise(at)]
+    assert shown(parts) == whole.replace(HIDDEN, b"")
+
+
+def test_each_event_is_shown_as_soon_as_it_is_whole():
+    hider = UsageHider()
+    assert [hider.feed(one) for one in STREAM] == [*STREAM[:4], b"", DONE]
+    assert hider.feed(SAID[:-1]) == b"" and hider.feed(SAID[-1:]) == SAID
+
+
+@pytest.mark.parametrize("end", [b"\r\n\r\n", b"\n\n"])
+def test_other_line_ends_are_read_too(end):
+    assert shown([one.replace(b"\n\n", end) for one in STREAM]) == b"".join(STREAM).replace(HIDDEN, b"").replace(
+        b"\n\n", end
+    )
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'data: {"choices":[],"usage":null}\n\n',
+        b'data: {"choices":[],"usage":{}\n\n',
+        b'data: {"choices":[],"usage":7}\n\n',
+        b'event: x\ndata: {"choices":[],"usage":{}}\n\n',
+        b'data: {"choices":[{"index":0}],"usage":{"prompt_tokens":1},"x":{"choices":[]}}\n\n',
+        b"\xff\xfe\n\n",
+    ],
+)
+def test_what_is_not_that_chunk_is_shown(odd):
+    assert shown([odd, DONE]) == odd + DONE
+
+
+def test_an_event_that_never_ends_is_not_held_for_ever():
+    hider = UsageHider()
+    assert sum(len(hider.feed(b"x" * 1000)) for _ in range(3000)) >= 2_000_000
+
+
+def test_what_is_held_at_the_end_is_shown():
+    assert shown([SAID, b"data: [DONE]\n"]) == SAID + b"data: [DONE]\n"
