@@ -10,7 +10,9 @@ gzip though asked not to. `long-header`: echoes 20 kB in a header. `never-done`:
 import asyncio
 import gzip
 import json
+import time
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.fakes.asgi import left, read_body, send_json, sleep_or_leave
 
@@ -38,12 +40,14 @@ class Seen:
 
 @dataclass
 class Teacher:
-    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it; `counts`: tells its usage, in
-    chat completions `tokens` (read, written) where that is set.
+    """The ASGI app. `seen` are the requests; `left` counts callers who hung up on it, and `gone_at` says for each body
+    when by the monotonic clock; `counts`: tells its usage, in chat completions `tokens` (read, written) where that is
+    set.
     """
 
     seen: list[Seen] = field(default_factory=list)
     left: int = 0
+    gone_at: dict[bytes, float] = field(default_factory=dict)
     streaming: int = 0
     counts: bool = True
     tokens: tuple[int, int] | None = None
@@ -51,6 +55,7 @@ class Teacher:
 
     async def __call__(self, scope, receive, send) -> None:
         body = await read_body(receive)
+        receive = partial(self._note_departure, receive, body)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         path = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         self.seen.append(Seen(path, headers, body))
@@ -72,6 +77,12 @@ class Teacher:
             else:
                 await self._whole(ask["model"], receive, send, write_body(ask["model"]))
 
+    async def _note_departure(self, receive, body: bytes) -> dict:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            self.gone_at.setdefault(body, time.monotonic())
+        return message
+
     async def _misbehave(self, model, receive, send) -> bool:
         """Whether the model is one that gives no answer, or an odd one, whatever it is asked."""
         if model.startswith("busy-") and len(self.seen) % 2:
@@ -83,14 +94,16 @@ class Teacher:
         elif model == "moved":
             await send_json(send, 307, b"{}", [(b"location", b"/v1/models")])
         elif model == "silent":
-            self.left += await sleep_or_leave(receive, 60)
+            gone = await sleep_or_leave(receive, 60)
+            self.left += gone
         else:
             return False
         return True
 
     async def _other(self, scope, receive, send, body: bytes) -> None:
         if scope["path"] in ("/v1/files/slow/content", "/v1/images/generations"):
-            self.left += await sleep_or_leave(receive, 60)
+            gone = await sleep_or_leave(receive, 60)
+            self.left += gone
         elif scope["path"].endswith("/content"):
             await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"audio/mpeg")]})
             for part in CONTENT:

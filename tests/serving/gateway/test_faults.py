@@ -4,6 +4,7 @@ paid twice, and nobody stays on a line that leads nowhere.
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,13 +16,14 @@ from serving.core.gates import Rung
 from tests.fakes.asgi import read_body, send_json
 from tests.fakes.encoder import decision
 from tests.fakes.replica import completion
-from tests.fakes.serve import wait_for
 from tests.fakes.teacher import TEXT
 from tests.serving.gateway.cast import PLAIN, Stage, down, openai_ask, serve_gateway, student
 
 HEADERS = {"authorization": f"Bearer {PLAIN.plain}"}
 ADAPTER = "routing-lora-7"
 TIMES = 200
+WAVE = 4
+LET_GO_SECONDS = 0.5
 
 
 @pytest.fixture
@@ -114,23 +116,44 @@ def text_of(raw: bytes) -> str:
     return "".join(choice["delta"].get("content") or "" for event in events for choice in event["choices"])
 
 
-async def test_two_hundred_callers_who_hang_up_are_all_in_the_log_and_their_providers_let_go_in_time(live):
-    loop = asyncio.get_running_loop()
+@pytest.mark.parametrize(
+    ("model", "recorded"),
+    [("endless", (False, 200, True)), ("silent", (False, 499, False))],
+    ids=["in the middle of a stream", "before any answer"],
+)
+async def test_two_hundred_callers_who_hang_up_are_in_the_log_and_each_provider_is_let_go_at_once(
+    live, model, recorded
+):
+    """A few at a time, so that what is timed is the gateway: callers and provider share this process with it."""
+    left_at: dict[bytes, float] = {}
     async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=0)) as http:
 
         async def leave(number: int) -> None:
-            body = openai_ask("endless", query=f"call {number}", stream=True)
-            answer = await http.post(f"{live.url}/v1/chat/completions", json=body)
-            await answer.content.readany()
-            answer.close()
+            body = json.dumps(openai_ask(model, query=f"call {number}", stream=True)).encode()
+            asking = asyncio.create_task(http.post(f"{live.url}/v1/chat/completions", data=body))
+            await until(lambda: any(seen.body == body for seen in live.teacher.seen))
+            leaves = asking.cancel
+            if model == "endless":
+                answer = await asking
+                await answer.content.readany()
+                leaves = answer.close
+            left_at[body] = time.monotonic()
+            leaves()
 
-        await asyncio.gather(*map(leave, range(TIMES)))
-    hung_up = loop.time()
-    await asyncio.to_thread(wait_for, lambda: live.teacher.streaming == 0 and live.teacher.left == TIMES)
-    assert loop.time() - hung_up < 5.0  # a machine that does nothing else takes a tenth of a second
+        for first in range(0, TIMES, WAVE):
+            await asyncio.gather(*map(leave, range(first, first + WAVE)))
+            await until(lambda: left_at.keys() == live.teacher.gone_at.keys())
+        await until(lambda: (live.teacher.left, live.teacher.streaming) == (TIMES, 0))
+    assert max(live.teacher.gone_at[body] - at for body, at in left_at.items()) <= LET_GO_SECONDS
     records = await asyncio.to_thread(live.records, TIMES)
-    assert {(one.complete, one.status, one.usage_estimated) for one in records} == {(False, 200, True)}
+    assert {(one.complete, one.status, one.usage_estimated) for one in records} == {recorded}
     assert len({one.id for one in records}) == TIMES
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
 
 
 async def test_fifty_answers_that_providers_cut_are_in_the_log_with_an_estimate_that_says_so(live):
