@@ -1,10 +1,12 @@
 """Several processes on one port: none of them, nor their replacement, is ever noticed by a caller."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
 from contextlib import suppress
@@ -21,6 +23,10 @@ from tests.serving.gateway.crowd import wait_until_ready
 
 AT_ONCE = 24
 NEW_CONNECTION = {"connection": "close"}  # for each call
+REVOKED_SECONDS = 5.0
+BODY = json.dumps(openai_ask()).encode()
+HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {PLAIN.plain}\r\n"
+CALL = f"{HEAD}content-length: {len(BODY)}\r\n\r\n".encode() + BODY
 
 
 @dataclass
@@ -61,12 +67,12 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.fixture
-def household(stage: Stage):
+def household(stage: Stage, request):
+    """Of two processes, or of as many as the test is parametrized with."""
     stage.publish()
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving.gateway"], env=stage.environ(port, GATEWAY_PROCESSES="2")
-    )
+    environ = stage.environ(port, GATEWAY_PROCESSES=str(getattr(request, "param", 2)))
+    process = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=environ)
     found = Household(process, f"http://127.0.0.1:{port}")
     yield found
     with suppress(FileNotFoundError, ProcessLookupError):
@@ -74,6 +80,48 @@ def household(stage: Stage):
     process.kill()
     process.wait(10)
     wait_for(lambda: not any(map(is_running, found.known)), patience=60, every=0.05)
+
+
+@dataclass
+class Kept:
+    """A connection that is called on again and again, and never made anew."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def to(cls, url: str) -> "Kept":
+        host, _, port = url.removeprefix("http://").partition(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    async def call(self) -> int:
+        """The status of one answer."""
+        self.writer.write(CALL)
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        await self.reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        return int(head.split()[1])
+
+    @property
+    def port(self) -> int:
+        """This end's, by which the other knows the connection."""
+        return int(self.writer.get_extra_info("sockname")[1])
+
+
+def holders(pids: set[int], ports: set[int]) -> set[int]:
+    """Those of the processes that hold a connection from one of the ports."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if int(row[2].rpartition(":")[2], 16) in ports}
+    return {pid for pid in pids if any(links_to(descriptor, sockets) for descriptor in descriptors(pid))}
+
+
+def descriptors(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/fd").iterdir())
+
+
+def links_to(descriptor: Path, targets: set[str]) -> bool:
+    with suppress(FileNotFoundError):  # closed meanwhile
+        return os.readlink(descriptor) in targets
+    return False
 
 
 class Crowd:
@@ -188,6 +236,38 @@ def test_whichever_process_is_asked_gives_the_numbers_of_all(stage: Stage, house
         return sum(float(line.rpartition(" ")[2]) for line in told)
 
     wait_for(lambda: counted() == len(crowd.whole))
+
+
+@pytest.mark.parametrize("household", [4], indirect=True)
+def test_a_revoked_key_is_refused_by_every_process_on_every_open_connection_within_seconds(
+    stage: Stage, household: Household
+):
+    workers = household.wait_ready(4)
+    took = asyncio.run(revoke_under_way(stage, household.url, workers))
+    assert max(took) <= REVOKED_SECONDS
+
+
+async def revoke_under_way(stage: Stage, url: str, workers: set[int]) -> list[float]:
+    """How many seconds after the snapshot was written each connection was refused; all of the processes hold some."""
+    kept: list[Kept] = []
+    async with asyncio.timeout(40):
+        while holders(workers, {one.port for one in kept}) != workers:
+            kept += await asyncio.gather(*[Kept.to(url) for _ in range(AT_ONCE)])
+            assert set(await asyncio.gather(*[one.call() for one in kept])) == {200}
+        started = time.monotonic()
+        stage.publish(without=PLAIN.digest)
+
+        async def call_until_refused(one: Kept) -> float:
+            while await one.call() == 200:
+                await asyncio.sleep(0.05)
+            elapsed = time.monotonic() - started
+            assert [await one.call() for _ in range(3)] == [401] * 3
+            return elapsed
+
+        took = await asyncio.gather(*map(call_until_refused, kept))
+    for one in kept:
+        one.writer.close()
+    return took
 
 
 def test_a_port_that_is_taken_is_said_to_be(stage: Stage):
