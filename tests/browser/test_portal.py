@@ -156,6 +156,14 @@ def test_a_person_signs_up_makes_a_key_and_finds_their_way(portal, page, scheme)
     page.click("button:has-text('Set the limit')")
     assert "$500.00 a month" in page.inner_text("table")
     shoot(page, f"{scheme}-limits")
+    page.goto(f"{portal}/settings")
+    page.click("summary:has-text('Set a route')")
+    page.fill("[name=asked_model]", "smart")
+    page.select_option("[name=first]", label="openai")
+    page.fill("[name=first_model]", "gpt-4o")
+    shoot(page, f"{scheme}-route")
+    page.click("button:has-text('Set it')")
+    assert "openai as gpt-4o" in page.inner_text("#routes table")
     for name, path in {
         "calls": "/calls",
         "call": f"/calls/{world.call}",
