@@ -82,7 +82,7 @@ def _show_call(request: PortalRequest, call: Call, **more: Any) -> HttpResponse:
         call=call,
         workload=Workload.objects.filter(id=call.workload_id).first() if call.workload_id else None,
         key=ApiKey.objects.filter(id=call.key_id).first(),
-        credential=ProviderCredential.objects.filter(id=call.credential_id).first(),
+        credential=ProviderCredential.objects.filter(id__in=[call.credential_id]).first(),
         audits=Audit.objects.filter(call_id=call.id).order_by("call_at"),
         **more,
     )
