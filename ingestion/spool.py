@@ -4,7 +4,8 @@ A gateway appends a record before the last bytes of an answer leave; the feed re
 segment is a row of frames: length (4 bytes), CRC-32 of the payload (4 bytes), payload (a msgpack CallRecord).
 
 What an acknowledgement means. `ack="os"`: write(2) has returned, so the record survives the death of this process,
-also by kill -9, but not a power cut. `ack="disk"`: fdatasync(2) has returned too.
+also by kill -9, but not a power cut. `ack="disk"`: fdatasync(2) has returned too, once a record. What the gateway
+acknowledges, and how it writes and syncs many records together, is in `serving/gateway/commit.py`.
 
 A live segment is one whose writer holds its flock; the kernel drops the lock when the writer ends, however it ends.
 Readers delete only segments that nobody locks and whose every record was committed.
@@ -14,8 +15,10 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, Self
@@ -51,20 +54,23 @@ class Spool:
         max_bytes: int,
         ack: Literal["os", "disk"] = "os",
         write: Callable[[int, bytes], int] = os.write,
+        let_go: Callable[[int], None] = os.close,
     ) -> None:
         """Make the directory and the first segment, so that a gateway that cannot record fails at start.
 
         `max_bytes` bounds all segments in the directory together. Each writer counts what it adds itself and looks at
         the others' once a segment, so that N writers can pass the bound by N segments at most. `write` is os.write.
+        `let_go` is given the descriptor of each segment that is left, and closes it, at once or later.
         """
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._max_bytes = max_bytes
         self._sync = ack == "disk"
         self._write = write
+        self._let_go = let_go
         self._encoder = msgspec.msgpack.Encoder()
-        self._counter = 0
-        self._fd: int | None = None
+        self.started = 0  # segments
+        self.fd: int | None = None  # of the current one
         self._size = 0
         self._room = 0
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,22 +78,49 @@ class Spool:
 
     def append(self, record: CallRecord) -> None:
         """Write one record, whole or not at all. Raises UnableToRecord; the next append tries afresh."""
+        frame = self.frame(record)
+        self._put(self._make_way(len(frame)), frame)
+
+    def frame(self, record: CallRecord) -> bytes:
+        """The record as it stands in a segment. Raises UnableToRecord where it is too large for any reader."""
         payload = self._encoder.encode(record)
         if len(payload) > _MAX_RECORD_BYTES:
             raise UnableToRecord("the record is larger than any reader accepts")
-        frame = _HEAD.pack(len(payload), crc32(payload)) + payload
-        if self._size and self._size + len(frame) > self._segment_bytes:
-            self.close()
-        fd = self._start_segment() if self._fd is None else self._fd
-        if len(frame) > self._room:
-            self._look_for_room(len(frame))
-        self._put(fd, frame)
+        return _HEAD.pack(len(payload), crc32(payload)) + payload
+
+    def append_frames(self, frames: Sequence[bytes]) -> int:
+        """Write frames, made by `frame`, with one write(2). Gives how many of them are in the log: all, or so many of
+        the first ones. Those are never taken back, since a reader may have seen them.
+        """
+        data = b"".join(frames)
+        try:
+            fd = self._make_way(len(data))
+            written = self._write(fd, data)
+        except (UnableToRecord, OSError):
+            written = 0
+        ends = list(accumulate(map(len, frames)))
+        taken = bisect_right(ends, written)
+        whole = ends[taken - 1] if taken else 0
+        self._size += whole
+        self._room -= whole
+        if whole != len(data) and self.fd is not None:
+            self._take_back(self.fd)
+        return taken
 
     def close(self) -> None:
         """Let go of the current segment, which readers may then delete; a later append would start another."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self.fd is not None:
+            self._let_go(self.fd)
+            self.fd = None
+
+    def _make_way(self, size: int) -> int:
+        """The segment that takes so many bytes more. Raises UnableToRecord."""
+        if self._size and self._size + size > self._segment_bytes:
+            self.close()
+        fd = self._start_segment() if self.fd is None else self.fd
+        if size > self._room:
+            self._look_for_room(size)
+        return fd
 
     def _put(self, fd: int, frame: bytes) -> None:
         try:
@@ -112,7 +145,7 @@ class Spool:
 
     def _start_segment(self) -> int:
         """Create the segment under a name no reader looks at, lock it, and only then give it its name."""
-        name = f"{time.time_ns():020d}-{os.getpid()}-{self._counter:06d}"
+        name = f"{time.time_ns():020d}-{os.getpid()}-{self.started:06d}"
         hidden = self._directory / f".{name}"
         try:
             fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -121,9 +154,9 @@ class Spool:
         fcntl.flock(fd, fcntl.LOCK_EX)  # nobody else has the file yet
         hidden.rename(self._directory / f"{name}{_SUFFIX}")
         if self._sync:
-            _sync_directory(self._directory)
-        self._counter += 1
-        self._fd, self._size = fd, 0
+            sync_directory(self._directory)
+        self.started += 1
+        self.fd, self._size = fd, 0
         self._room = self._max_bytes - _total_bytes(self._directory)
         return fd
 
@@ -279,7 +312,8 @@ def _is_abandoned(file: BinaryIO) -> bool:
     return True
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Have the names of its files on the disk too. Raises OSError."""
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

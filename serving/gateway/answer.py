@@ -168,6 +168,8 @@ def _may_ask_usage(ask: Ask) -> bool:
 
 async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder: Recorder) -> None:
     recorder.record(call, tried, student_outcome(call, tried))
+    if recorder.settled is not None:
+        await recorder.settled()
     kind = b"text/event-stream; charset=utf-8" if call.ask.stream else b"application/json"
     headers = [(b"content-type", kind), *call_headers(call, tried)]
     await send_whole(send, status=200, headers=headers, body=tried.body)
@@ -192,6 +194,7 @@ async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Ask, request:
     except Refused as refused:
         capture.refuse(status=refused.status)
         refused.extra = capture.headers
+        await capture.settle()
         raise
     finally:
         if reply is not None:

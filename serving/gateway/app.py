@@ -10,13 +10,13 @@ from secrets import token_hex
 import aiohttp
 
 from ingestion.core.calls import Dialect, Provider
-from ingestion.spool import Spool
 from serving.core.destinations import twin_of
 from serving.counters import SharedCounters
 from serving.gateway.answer import Gateway, answer_call
 from serving.gateway.attempt import Students
 from serving.gateway.call_log import CallLog
 from serving.gateway.capture import Recorder
+from serving.gateway.commit import Log, open_log
 from serving.gateway.limits import Limits
 from serving.gateway.metrics import Metrics
 from serving.gateway.once import HEADER, answer_once
@@ -39,7 +39,6 @@ CALLS = {
 }
 AZURE = b"/openai/"  # what Azure's paths begin with
 SHARED_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
-SEGMENT_BYTES = 16 * 2**20
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
 logger = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ class Running:
     """What lives as long as the process serves."""
 
     gateway: Gateway
-    spool: Spool
+    log: Log
     tasks: tuple[asyncio.Task[None], ...]
     siblings: Siblings | None
     counters: SharedCounters | None
@@ -62,7 +61,7 @@ class Running:
         return self.siblings.render() if self.siblings else self.gateway.metrics.render()
 
     async def stop(self) -> None:
-        """Let go of connections. Every answered call is in the spool already."""
+        """Let go of connections. Every answered call is in the log already, which then writes what it still holds."""
         for task in self.tasks:
             task.cancel()
         await self.gateway.teachers.close()
@@ -71,7 +70,7 @@ class Running:
         for closing in (self.counters, self.answers, self.lines):
             if closing:
                 await closing.close()
-        self.spool.close()
+        await self.log.close()
         if self.siblings:
             self.siblings.publish()
 
@@ -109,10 +108,10 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     """Open what a gateway needs; it serves (with 503s) also before there is a snapshot. Needs a running loop."""
     snapshots = SnapshotFile(settings.snapshot_file, key=settings.snapshot_key)
     snapshots.refresh()
-    spool = Spool(settings.spool_dir, segment_bytes=SEGMENT_BYTES, max_bytes=settings.spool_max_bytes)
     counters = _counters(settings)
     lines = CallLog(sys.stdout.fileno()) if settings.call_log else None
     metrics = Metrics(snapshot=partial(_snapshot_figures, snapshots), lines=lines)
+    log = open_log(settings.spool_dir, settings.capture_ack, max_bytes=settings.spool_max_bytes, metrics=metrics)
     gateway = Gateway(
         snapshots=snapshots,
         teachers=_teachers(settings, metrics),
@@ -122,7 +121,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
             ),
             timeout=settings.student_timeout,
         ),
-        recorder=Recorder(spool, metrics=metrics, lines=lines),
+        recorder=Recorder(log, metrics=metrics, lines=lines, settled=log.settled),
         limits=Limits(counters, metrics=metrics),
         metrics=metrics,
         max_body_bytes=settings.max_body_bytes,
@@ -132,7 +131,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
     watches = [snapshots.watch(), gateway.limits.tend(), *([siblings.watch()] if siblings else [])]
     tasks = tuple(asyncio.get_running_loop().create_task(watch) for watch in watches)
     answers = KeptAnswers(settings.answers_url, patience=SHARED_SECONDS) if settings.answers_url else None
-    return Running(gateway, spool, tasks, siblings=siblings, counters=counters, answers=answers, lines=lines)
+    return Running(gateway, log, tasks, siblings=siblings, counters=counters, answers=answers, lines=lines)
 
 
 def _counters(settings: Settings) -> SharedCounters | None:

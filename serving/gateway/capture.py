@@ -1,10 +1,9 @@
 """Remembers one call: reads the answer as it passes, and writes the record before its last byte may leave."""
 
 import hmac
-import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Protocol
 
@@ -22,6 +21,7 @@ from serving.core.snapshot import ProviderEntry
 from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.authenticate import Caller
 from serving.gateway.call_log import CallLog
+from serving.gateway.commit import Losses
 from serving.gateway.limits import LONGEST_MODEL, Reservation
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
@@ -31,14 +31,12 @@ SENT = frozenset({499, 504})  # no answer came, but the provider may have worked
 MOST_CAPTURED = 32_000_000  # bytes of an answer that are read; more passes through unread
 MOST_PASSED_KEPT = 1_000_000  # bytes of a body that passed through and is kept: nobody learns from a longer one
 
-logger = logging.getLogger(__name__)
-
 
 class Appends(Protocol):
     """What the recorder needs of a spool."""
 
     def append(self, record: CallRecord) -> None:
-        """Hand the record to the operating system. Raises UnableToRecord."""
+        """Take the record as safely as it was asked to. Raises UnableToRecord."""
         ...
 
 
@@ -81,17 +79,28 @@ class Outcome(Unshown, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Writes records to the spool and counts them. A full disk costs the record, not the call."""
+    """Writes records to the spool and counts them. A full disk costs the record, not the call.
 
-    def __init__(self, spool: Appends, *, metrics: Metrics, lines: CallLog | None = None) -> None:
+    `settled`, where there is one, is awaited after a record and before the last bytes of what it records may leave.
+    """
+
+    def __init__(
+        self,
+        spool: Appends,
+        *,
+        metrics: Metrics,
+        lines: CallLog | None = None,
+        settled: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.lengths = Lengths()
+        self.settled = settled
         self._lines = lines
         self._spool = spool
         self._metrics = metrics
-        self._failing = False
+        self._losses = Losses(metrics)
 
     def record(self, call: Call, attempt: Attempt, outcome: Outcome) -> None:
-        """Append one record; returns when the operating system has it, or when it is counted as lost."""
+        """Append one record; returns when it is in the log as `commit.py` has it, or is counted as lost."""
         seconds = time.perf_counter() - call.started
         record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
         model = record.answered_model or record.asked_model
@@ -99,12 +108,9 @@ class Recorder:
         call.reservation.settle(_use(call, outcome), provider=record.provider, model=model, paid=paid)
         try:
             self._spool.append(record)
-            self._failing = False
+            self._losses.failing = False
         except UnableToRecord as error:
-            self._metrics.unrecorded += 1
-            if not self._failing:
-                logger.error("calls go unrecorded: %s", type(error).__name__)
-            self._failing = True
+            self._losses.add(1, why=str(error))
         self._metrics.count_call(
             dialect=record.dialect, arm=record.arm, status=record.status, reason=record.reason, seconds=seconds
         )
@@ -125,6 +131,7 @@ class Capture:
         self._attempt = attempt
         self._recorder = recorder
         self._kept = False
+        self._waits = recorder.settled is not None
         self._status = 0
         self._encoding = b""
         self._reader: StreamReader | None = None
@@ -181,6 +188,11 @@ class Capture:
         """Whether the caller is shown less than the provider sends."""
         return self._hider is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether `settle` is to be awaited between `keep` and the answer's end."""
+        return self._waits
+
     def feed(self, chunk: bytes) -> bytes:
         """Take what came, and give what of it is to be passed on."""
         if not self._first_byte_ms:
@@ -217,6 +229,12 @@ class Capture:
         if not self._kept:
             self._kept = True
             self._recorder.record(self._call, self._attempt, self._outcome(complete=complete))
+
+    async def settle(self) -> None:
+        """Wait, once, until what was kept is as safe as it is to be."""
+        if self._waits and self._recorder.settled is not None:
+            self._waits = False
+            await self._recorder.settled()
 
     def _outcome(self, *, complete: bool) -> Outcome:
         body = _decoded(b"".join(self._parts), self._encoding) if self._size <= self._most else None

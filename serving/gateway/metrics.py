@@ -57,6 +57,7 @@ class Metrics(Collector):
         self._latency: dict[str, Histogram] = {}
         self._student = Histogram()
         self.unrecorded = 0
+        self.unsettled = 0
         self.counted_alone = 0
         self.replayed = 0
         self.unkept = 0
@@ -109,6 +110,7 @@ class Metrics(Collector):
         yield _counter("understudy_retries", "Calls sent to their provider again.", ("why",), retries)
         plain = {
             "unrecorded_calls": self.unrecorded,
+            "unsettled_calls": self.unsettled,
             "departed_callers": self.departed,
             "failovers": self.failovers,
             "calls_counted_alone": self.counted_alone,

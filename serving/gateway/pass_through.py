@@ -229,6 +229,7 @@ class Passage:
             capture = capture or self._capture(call_id, reservation, at, started)
             capture.refuse(status=refused.status)
             refused.extra = capture.headers
+            await capture.settle()
             raise
         finally:
             if reply is not None:
@@ -236,6 +237,7 @@ class Passage:
             capture = capture or self._capture(call_id, reservation, at, started)
             if reply is None and self._uplink.refusal is not None:
                 capture.refuse(status=self._uplink.refusal.status)
+                await capture.settle()
             capture.keep(complete=False)
 
     async def _ask(self) -> Reply:

@@ -57,6 +57,8 @@ async def _pass_on(reply: Reply, capture: Capture, outlet: Outlet) -> None:
         chunk = capture.feed(chunk)
         if capture.finished:
             capture.keep(complete=True)
+            if capture.waits:
+                await capture.settle()
         if held:
             await outlet.part(held)
         held = b"" if capture.live else chunk
@@ -66,4 +68,6 @@ async def _pass_on(reply: Reply, capture: Capture, outlet: Outlet) -> None:
             break
     held += capture.flush()
     capture.keep(complete=capture.whole)
+    if capture.waits:
+        await capture.settle()
     await outlet.part(held, last=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,14 @@ FLAGS = {
 }
 
 
+class Ack(StrEnum):
+    """What has a call's record once its caller has the last byte: see `commit.py`."""
+
+    MEMORY = "memory"
+    OS = "os"
+    DISK = "disk"
+
+
 class UnableToStart(Exception):
     """A setting is missing or wrong, or a part of the installation is; the message names it and never shows a value."""
 
@@ -43,6 +52,7 @@ class Settings:
     max_body_bytes: int = 10_000_000
     max_passed_bytes: int = 600_000_000  # of a request that passes through unread: a file, say
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
+    capture_ack: Ack = Ack.OS
     tenant_in_flight: int = 1024  # calls of one tenant at one provider; as many again may wait
     student_timeout: float = 3.0
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
@@ -52,8 +62,8 @@ class Settings:
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
-    GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, TENANT_IN_FLIGHT, STUDENT_TIMEOUT_S,
-    TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without PRODUCTION, or VALKEY_URL),
+    GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, CAPTURE_ACK, TENANT_IN_FLIGHT,
+    STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without PRODUCTION, or VALKEY_URL),
     CALL_LOG, PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
@@ -78,6 +88,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         max_body_bytes=int(_number(environ, "MAX_BODY_BYTES", default=10_000_000, low=1024, high=1_000_000_000)),
         max_passed_bytes=int(_number(environ, "MAX_PASSED_BYTES", default=600_000_000, low=1024, high=1e11)),
         spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
+        capture_ack=_ack(environ.get("CAPTURE_ACK") or Ack.OS),
         tenant_in_flight=int(_number(environ, "TENANT_IN_FLIGHT", default=1024, low=1, high=100_000)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
@@ -118,6 +129,12 @@ def _valkey(environ: Mapping[str, str], name: str) -> str:
     if not sound:
         raise UnableToStart(f"{name} does not begin with redis:// or rediss:// and name a host")
     return url
+
+
+def _ack(value: str) -> Ack:
+    if value not in {*Ack}:
+        raise UnableToStart(f"CAPTURE_ACK is none of {', '.join(Ack)}")
+    return Ack(value)
 
 
 def _flag(environ: Mapping[str, str], name: str, *, default: bool) -> bool:

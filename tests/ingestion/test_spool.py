@@ -110,6 +110,42 @@ def test_a_write_that_fails_leaves_no_trace(tmp_path, outcome):
     assert ([record.id for record in batch.records], batch.damaged) == (["1", "3"], 0)
 
 
+def test_records_written_as_one_are_read_one_by_one(tmp_path):
+    writes = []
+    spool = Spool(
+        tmp_path, segment_bytes=500, max_bytes=10**6, write=lambda fd, data: writes.append(0) or os.write(fd, data)
+    )
+    for numbers in (range(3), range(3, 10)):
+        frames = [spool.frame(a_record(str(number))) for number in numbers]
+        assert spool.append_frames(frames) == len(frames)
+    spool.append(a_record("10"))
+    spool.close()
+    assert (len(writes), len(segments(tmp_path))) == (3, 3)
+    assert reread(tmp_path) == ([str(number) for number in range(11)], 0)
+
+
+@pytest.mark.parametrize("outcome", ["short", "error"])
+def test_of_records_written_as_one_those_that_the_disk_took_stay_for_a_reader_may_have_seen_them(tmp_path, outcome):
+    failing = FailingWrite(outcome)
+    spool = Spool(tmp_path, segment_bytes=10**6, max_bytes=10**6, write=failing)
+    frames = [spool.frame(a_record(str(number))) for number in range(5)]
+    failing.fails = True
+    taken = spool.append_frames(frames)
+    assert taken == (2 if outcome == "short" else 0)  # half of five
+    failing.fails = False
+    assert spool.append_frames(frames[taken:]) == 5 - taken
+    spool.close()
+    assert reread(tmp_path) == (["0", "1", "2", "3", "4"], 0)
+
+
+def test_records_beyond_the_bound_are_not_taken_as_one_either(tmp_path):
+    spool = Spool(tmp_path, segment_bytes=10**6, max_bytes=1200)
+    frames = [spool.frame(a_record(str(number))) for number in range(100)]
+    assert spool.append_frames(frames) == 0
+    assert spool.append_frames(frames[:2]) == 2
+    assert sum(path.stat().st_size for path in segments(tmp_path)) == len(frames[0] + frames[1])
+
+
 def test_a_refusal_says_nothing_of_the_call(tmp_path):
     spool = Spool(tmp_path, segment_bytes=10**6, max_bytes=10)
     with pytest.raises(UnableToRecord) as refused:

@@ -55,12 +55,15 @@ class Log:
         self.records.append(record)
         self.events.append("recorded")
 
+    async def settled(self) -> None:
+        self.events.append("settled")
+
     async def send(self, message) -> None:
         if message["type"] == "http.response.body":
             self.events.append(message["body"] if message["more_body"] else (message["body"], "end"))
 
 
-def make_capture(log: Log, *, dialect: Dialect = Dialect.OPENAI) -> tuple[Capture, Metrics]:
+def make_capture(log: Log, *, dialect: Dialect = Dialect.OPENAI, settles=False) -> tuple[Capture, Metrics]:
     tenant = TenantEntry(active=True, data_key=b"d" * 32, subject_key=b"s" * 32, salt="x")
     caller = Caller(key=KeyEntry(tenant_id="t", key_id="k"), tenant=tenant)
     raw = b'{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hello there"}]}'
@@ -76,11 +79,12 @@ def make_capture(log: Log, *, dialect: Dialect = Dialect.OPENAI) -> tuple[Captur
         started=1.0,
     )
     metrics = Metrics(snapshot=lambda: (1, 0))
-    return Capture(call, NOT_TRIED, recorder=Recorder(log, metrics=metrics)), metrics
+    recorder = Recorder(log, metrics=metrics, settled=log.settled if settles else None)
+    return Capture(call, NOT_TRIED, recorder=recorder), metrics
 
 
-async def pass_on(reply: Canned, log: Log, *, dialect: Dialect = Dialect.OPENAI) -> Metrics:
-    capture, metrics = make_capture(log, dialect=dialect)
+async def pass_on(reply: Canned, log: Log, *, dialect: Dialect = Dialect.OPENAI, settles=False) -> Metrics:
+    capture, metrics = make_capture(log, dialect=dialect, settles=settles)
     await relay(reply, capture, send=log.send, extra=[])
     return metrics
 
@@ -109,6 +113,18 @@ async def test_a_stream_cut_anywhere_is_still_recorded_before_its_end_is_sent():
         await pass_on(Canned([whole[:cut], whole[cut:]], kind=SSE), log)
         assert [event for event in log.events if event != "recorded"] == [whole[:cut], whole[cut:], (b"", "end")]
         assert log.events.index("recorded") < log.events.index(whole[cut:])
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_where_a_record_has_to_settle_only_what_would_be_the_last_part_waits_for_it_and_once(cut):
+    events = openai_events("m", {})[: -cut or None]
+    log = Log()
+    await pass_on(Canned(events, kind=SSE), log, settles=True)
+    end = ["recorded", "settled", events[-1]] if not cut else [events[-1], "recorded", "settled"]
+    assert log.events == [*events[:-1], *end, (b"", "end")]
+    log, body = Log(), openai_body("m")
+    await pass_on(Canned([body[:50], body[50:]], kind=b"application/json"), log, settles=True)
+    assert log.events == [body[:50], "recorded", "settled", (body[50:], "end")]
 
 
 async def test_a_body_is_recorded_before_its_last_chunk_is_sent():

@@ -3,7 +3,7 @@
 import pytest
 
 from config.paths import state_dir
-from serving.gateway.settings import UnableToStart, read_settings, snapshot_key
+from serving.gateway.settings import Ack, UnableToStart, read_settings, snapshot_key
 from tenants.core.sealing import DEMO_SECRET
 
 GOOD = {"SNAPSHOT_FILE": "/run/s", "SPOOL_DIR": "/run/spool", "SECRET_KEY": "k" * 50}
@@ -28,6 +28,8 @@ def test_what_is_not_set_has_its_documented_default():
         ("PROVIDER_ALLOW_PRIVATE", "maybe"),
         ("PRODUCTION", "sure"),
         ("CALL_LOG", "loud"),
+        ("CAPTURE_ACK", "fsync"),
+        ("CAPTURE_ACK", "Disk"),
         ("GATEWAY_PROCESSES", "0"),
         ("GATEWAY_PROCESSES", "257"),
         ("COUNTERS_URL", "http://valkey:6379"),
@@ -41,6 +43,13 @@ def test_a_bad_value_is_named_and_not_shown(name, value):
     with pytest.raises(UnableToStart, match=name) as refused:
         read_settings(GOOD | {name: value})
     assert not value or value not in str(refused.value)
+
+
+@pytest.mark.parametrize(("told", "ack"), [({}, Ack.OS), *(({"CAPTURE_ACK": ack}, Ack(ack)) for ack in Ack)])
+def test_an_acknowledgement_means_what_it_is_told_to_and_a_wrong_one_is_told_what_there_is(told, ack):
+    assert read_settings(GOOD | told).capture_ack is ack
+    with pytest.raises(UnableToStart, match="CAPTURE_ACK is none of memory, os, disk"):
+        read_settings(GOOD | {"CAPTURE_ACK": "both"})
 
 
 def test_the_demos_secret_seals_nothing_in_production():
