@@ -217,7 +217,7 @@ async def _carry_out(setting: Setting, jobs: Sequence[Job], book: PriceBook) -> 
 async def _shadow(setting: Setting, pair: Pair, http: aiohttp.ClientSession) -> Finding:
     """Ask the student what the teacher answered; the same gate decides whether it would have been used.
 
-    An answer that comes later than the gateway waits would not have been.
+    An answer that comes later than the gateway ever waits would not have been.
     """
     query = extract_query(setting.spec.template, pair.ask)
     made = NO_DRAFT

@@ -18,6 +18,7 @@ from ingestion.core.calls import Answer, Finish, Kind, ToolCall
 from serving.core.gates import Draft, Evidence, Rung, StudentSpec
 from serving.core.spans import leaf_spans
 
+TIMED_OUT = "timeout"  # why there is no draft: it was not there in time
 REPLY_LIMIT = 1_000_000  # bytes; a replica's answer is a few kB, whatever is larger is not one
 NO_EVIDENCE = Evidence(weakest=0.0, typical=0.0, spread=0.0, similarity=-1.0, neighbour_agreement=0.0, novelty=1e-9)
 
@@ -111,7 +112,7 @@ async def draft(
                 )
                 made = _read_lora(spec, decision, completion)
     except TimeoutError as error:
-        raise UnableToDraft("timeout") from error
+        raise UnableToDraft(TIMED_OUT) from error
     return msgspec.structs.replace(made, ms=(time.perf_counter() - started) * 1000)
 
 
@@ -127,7 +128,7 @@ async def complete(
         async with asyncio.timeout(timeout):
             completion = await _complete(spec, query, http=http, url=vllm_url, salt=salt)
     except TimeoutError as error:
-        raise UnableToDraft("timeout") from error
+        raise UnableToDraft(TIMED_OUT) from error
     return _read_answer(Kind(spec.kind), _only_choice(completion))
 
 

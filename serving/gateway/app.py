@@ -10,6 +10,7 @@ from secrets import token_hex
 import aiohttp
 
 from ingestion.core.calls import Dialect, Provider
+from serving.core.deadline import Deadlines
 from serving.core.destinations import twin_of
 from serving.counters import SharedCounters
 from serving.gateway.answer import Gateway, answer_call
@@ -119,7 +120,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
             http=aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), timeout=NO_TIMEOUT
             ),
-            timeout=settings.student_timeout,
+            deadlines=Deadlines(settings.student_timeout),
         ),
         recorder=Recorder(log, metrics=metrics, lines=lines, settled=log.settled),
         limits=Limits(counters, metrics=metrics),

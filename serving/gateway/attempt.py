@@ -12,9 +12,10 @@ from ingestion.core.agreement import to_answer
 from ingestion.core.calls import Answer, Ask, Kind, Usage
 from ingestion.core.dialects import render_answer, render_stream
 from serving.core.accept import Accept, accept
+from serving.core.deadline import Deadlines
 from serving.core.gates import Draft, Gate, Rung, StudentSpec
 from serving.core.snapshot import Snapshot
-from serving.student import UnableToDraft, draft
+from serving.student import TIMED_OUT, UnableToDraft, draft
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +37,31 @@ NOT_TRIED = Attempt()
 
 @dataclass(frozen=True, slots=True)
 class Students:
-    """The way to the replicas; `timeout` is seconds for one draft, all told."""
+    """The way to the replicas, and how long a draft may take, all told."""
 
     http: aiohttp.ClientSession
-    timeout: float
+    deadlines: Deadlines
 
     async def draft(self, spec: StudentSpec, query: str, *, snapshot: Snapshot, salt: str) -> Draft:
-        """Ask one replica of each kind that the rung takes. Raises UnableToDraft."""
+        """Ask one replica of each kind that the rung takes, and learn how long it took. Raises UnableToDraft."""
+        deadline = self.deadlines.of(spec.adapter)
         needs_engine = spec.rung is Rung.LORA
-        return await draft(
-            spec,
-            query,
-            http=self.http,
-            encoder_url=_pick(snapshot.encoder_urls, down="encoder_down"),
-            vllm_url=_pick(snapshot.vllm_urls, down="vllm_down") if needs_engine else "",
-            salt=salt,
-            timeout=self.timeout,
-        )
+        try:
+            made = await draft(
+                spec,
+                query,
+                http=self.http,
+                encoder_url=_pick(snapshot.encoder_urls, down="encoder_down"),
+                vllm_url=_pick(snapshot.vllm_urls, down="vllm_down") if needs_engine else "",
+                salt=salt,
+                timeout=deadline,
+            )
+        except UnableToDraft as error:
+            if error.reason == TIMED_OUT:
+                self.deadlines.missed(spec.adapter, deadline)
+            raise
+        self.deadlines.made(spec.adapter, made.ms / 1000)
+        return made
 
 
 async def attempt(

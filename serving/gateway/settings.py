@@ -54,7 +54,7 @@ class Settings:
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
     capture_ack: Ack = Ack.OS
     tenant_in_flight: int = 1024  # calls of one tenant at one provider; as many again may wait
-    student_timeout: float = 3.0
+    student_timeout: float = 3.0  # at the most: one that has been quick for a while gets less
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
     call_log: bool = False  # whether each call is a line on the standard output
     allow_private: bool = False  # whether a provider's address may lead to what only our own machines should reach

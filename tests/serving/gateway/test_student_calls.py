@@ -2,10 +2,12 @@
 
 import json
 import logging
+import time
 
 import pytest
 
 from ingestion.core.calls import Arm, Dialect, Kind
+from serving.core.deadline import FEWEST, FLOOR
 from serving.core.gates import Rung
 from tests.fakes.encoder import decision
 from tests.fakes.replica import completion
@@ -154,6 +156,20 @@ def test_whatever_ails_the_student_the_teacher_answers(lora, part, fault, reason
     record = lora.record()
     assert (record.arm, record.reason, record.adapter) == (Arm.FALLBACK, reason, "routing-lora-7")
     assert (record.wants_audit, record.wants_shadow) == (False, False)
+
+
+def test_a_student_that_was_quick_and_hangs_is_not_waited_for_as_long_as_one_that_nobody_knows(lora):
+    with serve_gateway(lora, student_timeout=25) as gateway, talk_to(gateway.url) as talk:
+        for _ in range(FEWEST):
+            talk.chat.completions.create(**openai_ask())
+        lora.replica.fault = "late"
+        started = time.monotonic()
+        answer = talk.chat.completions.create(**openai_ask())
+        waited = time.monotonic() - started
+    assert answer.choices[0].message.content == TEXT
+    assert FLOOR <= waited < 20  # a busy machine is slow, but its drafts were slow then too
+    records = lora.records(FEWEST + 1)
+    assert [record.reason for record in records] == ["accepted"] * FEWEST + ["timeout"]
 
 
 @pytest.mark.parametrize(("part", "reason"), [("encoder", "encoder_down"), ("replica", "vllm_down")])
