@@ -154,6 +154,14 @@ class StreamReader:
             self._line.clear()
             self.broken = self.broken or not self.finished
 
+    def give_up(self) -> None:
+        """Hold nothing of it any more: as if it could not be read from here on."""
+        self.broken = self.broken or not self.finished
+        self._line.clear()
+        self._data.clear()
+        self._texts.clear()
+        self._calls.clear()
+
     @property
     def announced(self) -> Usage | None:
         """What the provider said it has read, before it said what it wrote: Anthropic does so as a stream begins."""

@@ -20,12 +20,13 @@ from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
 from serving.gateway.failover import ask_at, ask_in_turn
 from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
+from serving.gateway.memory import Hold, Memory
 from serving.gateway.metrics import Metrics
-from serving.gateway.refusals import Refused, no_snapshot, too_large
+from serving.gateway.refusals import Refused, no_snapshot, too_large, too_much_held
 from serving.gateway.relay import relay
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
-from serving.gateway.wire import Departure, Request, Send, TooLarge, make_call_id, read_body, send_whole
+from serving.gateway.wire import Departure, Request, Send, TooLarge, TooMuch, make_call_id, read_body, send_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +39,34 @@ class Gateway:
     recorder: Recorder
     limits: Limits
     metrics: Metrics
+    memory: Memory
     max_body_bytes: int
     max_passed_bytes: int
 
 
 async def answer_call(request: Request, gateway: Gateway) -> None:
     """Answer one call: the student if it is sure, the teacher if not; remember it either way. Raises Refused, Gone."""
-    at, started = time.time(), time.perf_counter()
-    caller, raw = await read_call(request, gateway)
-    snapshot = snapshot_in_force(gateway)
-    heard = _read_ask(request, raw)
-    call, entry = _route(caller, heard, request, at=at, started=started)
-    with call.reservation as reservation, Departure(request.watch) as departure:
-        reserve, provider = gateway.limits.reserve, call.destination.provider
-        limit = partial(reserve, reservation, caller, call.ask, entry, provider=provider, snapshot=snapshot)
-        if call.route.arm is not Arm.STUDENT:
-            await limit()
-            await _answer_by_teacher(call, NOT_TRIED, heard=heard, request=request, gateway=gateway)
-        else:
-            await limit(measures=BUT_MONEY)  # a student's answers spend none, also where none is left
-            tried = await _try_student(call, entry, snapshot=snapshot, gateway=gateway)
-            if tried.answer is None:
-                await limit(measures=MONEY)
-                await _answer_by_teacher(call, tried, heard=heard, request=request, gateway=gateway)
+    with Hold(gateway.memory) as hold:
+        at, started = time.time(), time.perf_counter()
+        caller, raw = await read_call(request, gateway, hold)
+        snapshot = snapshot_in_force(gateway)
+        heard = _read_ask(request, raw)
+        call, entry = _route(caller, heard, request, hold=hold, at=at, started=started)
+        with call.reservation as reservation, Departure(request.watch) as departure:
+            reserve, provider = gateway.limits.reserve, call.destination.provider
+            limit = partial(reserve, reservation, caller, call.ask, entry, provider=provider, snapshot=snapshot)
+            if call.route.arm is not Arm.STUDENT:
+                await limit()
+                await _answer_by_teacher(call, NOT_TRIED, heard=heard, request=request, gateway=gateway)
             else:
-                await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
-    gateway.metrics.departed += departure.left
+                await limit(measures=BUT_MONEY)  # a student's answers spend none, also where none is left
+                tried = await _try_student(call, entry, snapshot=snapshot, gateway=gateway)
+                if tried.answer is None:
+                    await limit(measures=MONEY)
+                    await _answer_by_teacher(call, tried, heard=heard, request=request, gateway=gateway)
+                else:
+                    await _answer_by_student(call, tried, send=request.send, recorder=gateway.recorder)
+        gateway.metrics.departed += departure.left
 
 
 def snapshot_in_force(gateway: Gateway) -> Snapshot:
@@ -74,17 +77,20 @@ def snapshot_in_force(gateway: Gateway) -> Snapshot:
     return snapshot
 
 
-async def read_call(request: Request, gateway: Gateway) -> tuple[Caller, bytes]:
+async def read_call(request: Request, gateway: Gateway, hold: Hold) -> tuple[Caller, bytes]:
     """Who calls, asked before the body is read and, where the world has changed meanwhile, after it; and the body.
 
     Raises Refused, Gone.
     """
     snapshot = snapshot_in_force(gateway)
     caller = authenticate(request, snapshot)
+    hold.tenant_id = caller.key.tenant_id
     try:
-        raw = await read_body(request, limit=gateway.max_body_bytes)
+        raw = await read_body(request, limit=gateway.max_body_bytes, take=hold.take)
     except TooLarge as error:
         raise too_large(gateway.max_body_bytes) from error
+    except TooMuch as error:
+        raise too_much_held(gateway.memory.most) from error
     if (now := snapshot_in_force(gateway)) is not snapshot:
         caller = authenticate(request, now)
     return caller, raw
@@ -98,7 +104,7 @@ def _read_ask(request: Request, raw: bytes) -> Ask:
 
 
 def _route(
-    caller: Caller, heard: Ask, request: Request, *, at: float, started: float
+    caller: Caller, heard: Ask, request: Request, *, hold: Hold, at: float, started: float
 ) -> tuple[Call, RouteEntry | None]:
     """Find where the call may go, and its workload, and draw who answers."""
     destinations = destinations_for(caller.tenant, request.provider, heard.model)
@@ -116,6 +122,7 @@ def _route(
         route=_choose(caller, ask, entry),
         sampled=share >= 1.0 or random.random() < share,
         reservation=Reservation(),
+        hold=hold,
         at=at,
         started=started,
     )

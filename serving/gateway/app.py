@@ -19,6 +19,7 @@ from serving.gateway.call_log import CallLog
 from serving.gateway.capture import Recorder
 from serving.gateway.commit import Log, open_log
 from serving.gateway.limits import Limits
+from serving.gateway.memory import Memory
 from serving.gateway.metrics import Metrics
 from serving.gateway.once import HEADER, answer_once
 from serving.gateway.pass_through import may_pass, pass_through
@@ -125,6 +126,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
         recorder=Recorder(log, metrics=metrics, lines=lines, settled=log.settled),
         limits=Limits(counters, metrics=metrics),
         metrics=metrics,
+        memory=Memory(settings.tenant_body_bytes),
         max_body_bytes=settings.max_body_bytes,
         max_passed_bytes=settings.max_passed_bytes,
     )

@@ -23,6 +23,7 @@ from serving.gateway.authenticate import Caller
 from serving.gateway.call_log import CallLog
 from serving.gateway.commit import Losses
 from serving.gateway.limits import LONGEST_MODEL, Reservation
+from serving.gateway.memory import Hold
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
@@ -54,6 +55,7 @@ class Call(Unshown, frozen=True, kw_only=True):
     destinations: Sequence[ProviderEntry]  # where it may be sent, in the order in which they are asked
     failovers: int = 0  # how many of them were asked in vain
     sampled: bool = True  # its content is to be kept
+    hold: Hold | None = None  # of memory, where it is counted
     reservation: Reservation = msgspec.field(default_factory=Reservation)  # of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
@@ -119,6 +121,10 @@ class Recorder:
         if attempt.draft is not None:
             self._metrics.count_student(seconds=attempt.draft.ms / 1000)
 
+    def count_let_go(self) -> None:
+        """One answer more that there was no room to read."""
+        self._metrics.answers_let_go += 1
+
 
 class Capture:
     """Reads a teacher's answer as it passes, and records it once: `keep` may be called again and does nothing then.
@@ -138,6 +144,7 @@ class Capture:
         self._hider = UsageHider() if asks_usage else None
         self._parts: list[bytes] = []
         self._size = 0
+        self._hold = call.hold
         self._most = MOST_CAPTURED
         self._queue_ms = 0.0
         self._first_byte_ms = 0.0
@@ -157,7 +164,7 @@ class Capture:
         self._encoding = found.get(b"content-encoding", b"").strip().lower()
         streams = found.get(b"content-type", b"").startswith(b"text/event-stream")
         if not self._call.understood and not streams and b"json" not in found.get(b"content-type", b""):
-            self._most = 0  # a file, a picture, a voice: no answer to learn from
+            self._most, self._hold = 0, None  # a file, a picture, a voice: no answer to learn from
         if streams and self._encoding in (b"", b"identity"):
             self._reader = StreamReader(self._call.ask.dialect)
         else:
@@ -197,6 +204,8 @@ class Capture:
         """Take what came, and give what of it is to be passed on."""
         if not self._first_byte_ms:
             self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
+        if self._hold is not None and not self._hold.take(len(chunk)):
+            self._let_go()
         if self._reader is not None:
             self._reader.feed(chunk)
         if self._hider is not None:
@@ -207,8 +216,16 @@ class Capture:
         if self._size <= self._most:
             self._parts.append(chunk)
         else:
+            self._hold = None
             self._parts.clear()  # it will not be kept, so it is not held either
         return chunk
+
+    def _let_go(self) -> None:
+        """There is no room for more of it: it passes through unread, and is recorded as far as that goes."""
+        self._hold, self._most = None, -1
+        self._recorder.count_let_go()
+        if self._reader is not None:
+            self._reader.give_up()
 
     def flush(self) -> bytes:
         """What is still to be passed on at the end of the body."""

@@ -63,6 +63,7 @@ class Metrics(Collector):
         self.unkept = 0
         self.departed = 0
         self.failovers = 0
+        self.answers_let_go = 0
         self.connections_made = 0
         self.connections_reused = 0
         self.in_flight = 0
@@ -113,6 +114,7 @@ class Metrics(Collector):
             "unsettled_calls": self.unsettled,
             "departed_callers": self.departed,
             "failovers": self.failovers,
+            "answers_let_go": self.answers_let_go,
             "calls_counted_alone": self.counted_alone,
             "calls_replayed": self.replayed,
             "answers_unkept": self.unkept,

@@ -21,6 +21,7 @@ from ingestion.core.dialects import UnableToParse, parse_answer
 from ingestion.core.sse import StreamReader
 from serving.gateway.answer import Gateway, answer_call, read_call
 from serving.gateway.authenticate import Caller
+from serving.gateway.memory import Hold
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused
 from serving.gateway.wire import Headers, Message, Request, Send, send_whole
@@ -112,7 +113,8 @@ def _is_answer(dialect: Dialect, body: bytes) -> bool:
 async def answer_once(request: Request, gateway: Gateway, answers: KeptAnswers) -> None:
     """Answer as `answer_call` does, or again what was answered. Raises Refused, Gone."""
     key = _read_key(request)
-    caller, body = await read_call(request, gateway)
+    with Hold(gateway.memory) as hold:
+        caller, body = await read_call(request, gateway, hold)
     request = msgspec.structs.replace(request, receive=_Again(body).receive)
     if caller.wants_no_log or not caller.tenant.log_content:
         await answer_call(request, gateway)

@@ -28,7 +28,16 @@ from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
 from serving.gateway.failover import ask_at, ask_in_turn
 from serving.gateway.limits import Reservation
-from serving.gateway.refusals import Refused, body_incomplete, body_late, teacher_late, too_large, unmeasured
+from serving.gateway.memory import Hold
+from serving.gateway.refusals import (
+    Refused,
+    body_incomplete,
+    body_late,
+    teacher_late,
+    too_large,
+    too_much_held,
+    unmeasured,
+)
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Reply
 from serving.gateway.wire import Departure, Message, Receive, Request, Watch, make_call_id
@@ -81,11 +90,12 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     recorded = method not in UNRECORDED
     if recorded:
         _check_measured(request, caller)
-    uplink = Uplink(request.receive, request.watch, limit=limit, kept=kept, announced=announced)
-    with Reservation() as reservation, uplink:
+    hold = Hold(gateway.memory, caller.key.tenant_id)
+    uplink = Uplink(request.receive, request.watch, limit=limit, kept=kept, hold=hold, announced=announced)
+    with hold, Reservation() as reservation, uplink:
         if recorded:
             await gateway.limits.reserve_unread(reservation, caller, request.dialect, snapshot=snapshot)
-        passage = Passage(request, method, caller, uplink, gateway)
+        passage = Passage(request, method, caller, uplink, hold, gateway)
         if recorded:
             call_id = make_call_id(at=at, entropy=os.urandom(10))
             await passage.recorded(call_id=call_id, reservation=reservation, at=at, started=started)
@@ -109,7 +119,9 @@ class BrokenOff(ConnectionAbortedError):
 class Uplink(Departure):
     """A request's body on its way up, and the watch for a caller who leaves."""
 
-    def __init__(self, receive: Receive, watch: Watch, *, limit: int, kept: int, announced: bytes = b"") -> None:
+    def __init__(
+        self, receive: Receive, watch: Watch, *, limit: int, kept: int, hold: Hold, announced: bytes = b""
+    ) -> None:
         """`limit` and `kept` are bytes: more than the one ends the call, more than the other is not kept. `announced`
         is the content-length, if any.
         """
@@ -119,6 +131,7 @@ class Uplink(Departure):
         self.answered = False  # the provider has begun to
         self._limit = limit
         self._kept = kept
+        self._hold = hold
         self._announced = announced
         self._size = 0
         self._whole: list[bytes] = []
@@ -143,8 +156,16 @@ class Uplink(Departure):
             raise BrokenOff from error
 
     async def whole(self) -> bytes:
-        """The body once all of it is here, so that it can be sent again. Raises BrokenOff like `parts`."""
-        return b"".join([part async for part in self.parts()])
+        """The body once all of it is here, so that it can be sent again. Raises BrokenOff like `parts`, and where there
+        is no room for it.
+        """
+        held = []
+        async for part in self.parts():
+            if not self._hold.take(len(part)):
+                self.refusal = too_much_held(self._hold.most)
+                raise BrokenOff
+            held.append(part)
+        return b"".join(held)
 
     @property
     def kept(self) -> bytes:
@@ -162,7 +183,8 @@ class Uplink(Departure):
         self._size += len(part)
         if self._size > self._limit:
             self.refusal = too_large(self._limit)
-        if self._size > self._kept:
+        if self._size > self._kept or not self._hold.take(len(part)):
+            self._kept = -1
             self._whole.clear()
         else:
             self._whole.append(part)
@@ -199,11 +221,14 @@ class Uplink(Departure):
 class Passage:
     """One request and its answer in passing."""
 
-    def __init__(self, request: Request, method: str, caller: Caller, uplink: Uplink, gateway: Gateway) -> None:
+    def __init__(
+        self, request: Request, method: str, caller: Caller, uplink: Uplink, hold: Hold, gateway: Gateway
+    ) -> None:
         self._request = request
         self._method = method
         self._caller = caller
         self._uplink = uplink
+        self._hold = hold
         self._gateway = gateway
         self._destinations: Sequence[ProviderEntry] = caller.tenant.providers[request.provider][:1]
         self._failovers = 0
@@ -283,6 +308,7 @@ class Passage:
             workload_id=None,
             route=PASSED,
             reservation=reservation,
+            hold=self._hold,
             at=at,
             started=started,
             understood=False,

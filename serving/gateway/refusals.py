@@ -114,6 +114,12 @@ def too_many_in_flight(most: int) -> Refused:
     return Refused(429, "rate_limit_error", message, retry_after=1, elsewhere=True)
 
 
+def too_much_held(most: int) -> Refused:
+    """429: the bodies of the tenant's own calls under way, all together."""
+    message = f"The bodies of this tenant's calls under way are over {most} bytes together."
+    return Refused(429, "rate_limit_error", message, retry_after=1)
+
+
 def limit_reached(limit: LimitEntry, dialect: Dialect, *, need: int, left: int, ends: float, now: float) -> Refused:
     """429: a limit that the tenant set itself. `need` is what was to be set aside, and `left` what there is, in the
     limit's unit; `ends` and `now` are seconds since the epoch.

@@ -54,6 +54,7 @@ class Settings:
     spool_max_bytes: int = 8_000_000_000  # of records that the feed has not taken yet
     capture_ack: Ack = Ack.OS
     tenant_in_flight: int = 1024  # calls of one tenant at one provider; as many again may wait
+    tenant_body_bytes: int = 268_435_456  # of one tenant's bodies that are held at a time
     student_timeout: float = 3.0  # at the most: one that has been quick for a while gets less
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
     call_log: bool = False  # whether each call is a line on the standard output
@@ -63,8 +64,8 @@ class Settings:
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
     GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, CAPTURE_ACK, TENANT_IN_FLIGHT,
-    STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without PRODUCTION, or VALKEY_URL),
-    CALL_LOG, PROVIDER_ALLOW_PRIVATE and PRODUCTION.
+    TENANT_BODY_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without
+    PRODUCTION, or VALKEY_URL), CALL_LOG, PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
     """
@@ -90,6 +91,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         spool_max_bytes=int(_number(environ, "SPOOL_MAX_BYTES", default=8_000_000_000, low=4096, high=1e15)),
         capture_ack=_ack(environ.get("CAPTURE_ACK") or Ack.OS),
         tenant_in_flight=int(_number(environ, "TENANT_IN_FLIGHT", default=1024, low=1, high=100_000)),
+        tenant_body_bytes=int(_number(environ, "TENANT_BODY_BYTES", default=268_435_456, low=65_536, high=1e12)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
         call_log=_flag(environ, "CALL_LOG", default=False),

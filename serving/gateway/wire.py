@@ -42,8 +42,15 @@ class TooLarge(Exception):
     """The request's body is over the limit."""
 
 
-async def read_body(request: Request, *, limit: int) -> bytes:
-    """The whole request body. Raises TooLarge (unread, if it can), Gone."""
+class TooMuch(Exception):
+    """The request's body is more than there is room for."""
+
+
+async def read_body(request: Request, *, limit: int, take: Callable[[int], bool]) -> bytes:
+    """The whole request body. Each part is held only if `take` says yes to its size.
+
+    Raises TooLarge (unread, if it can), TooMuch, Gone.
+    """
     announced = request.fields.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limit:
         raise TooLarge
@@ -51,10 +58,13 @@ async def read_body(request: Request, *, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while message["type"] == "http.request":
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        part = message.get("body", b"")
+        size += len(part)
         if size > limit:
             raise TooLarge
+        if not take(len(part)):
+            raise TooMuch
+        parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
         message = await request.receive()

@@ -2,9 +2,10 @@
 
 `gpt-*`, `claude-*`: answers. `moved`: redirects. `delay-MS`: answers late. `rate-limited`, `overloaded`, `failing`,
 `unknown-model`: the provider's own errors. `broken`: breaks off after three events, or inside a body. `endless`:
-streams until the caller leaves; `flood` as fast as it can. `silent`: never answers. `uncounted`: no usage. `zipped`:
-gzip though asked not to. `long-header`: echoes 20 kB in a header. `never-done`: a stream without its last event.
-`busy-SECONDS`: refuses every other call, to be asked again after that. Azure's paths are answered too.
+streams until the caller leaves; `flood` as fast as it can. `flood-in-one`: 3 MB in one answer. `silent`: never answers.
+`uncounted`: no usage. `zipped`: gzip though asked not to. `long-header`: echoes 20 kB in a header. `never-done`: a
+stream without its last event. `busy-SECONDS`: refuses every other call, to be asked again after that. Azure's paths are
+answered too.
 """
 
 import asyncio
@@ -129,6 +130,8 @@ class Teacher:
             read, written = self.tokens
             usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
             body = json.dumps({**json.loads(body), "usage": usage}).encode()
+        if model == "flood-in-one":
+            body = json.dumps({**json.loads(body), "padding": "x" * 3_000_000}).encode()
         headers = [(b"set-cookie", b"edge=1"), (b"x-ratelimit-remaining", b"41")]
         if model == "zipped":
             body = gzip.compress(body)

@@ -8,6 +8,7 @@ import openai
 import pytest
 from yarl import URL
 
+from serving.gateway.memory import Hold, Memory
 from serving.gateway.pass_through import BrokenOff, Uplink
 from tests.fakes.serve import wait_for
 from tests.fakes.teacher import CONTENT, EMBEDDED
@@ -176,7 +177,7 @@ async def test_a_body_that_is_not_as_long_as_announced_breaks_the_call(announced
     async def receive():
         return messages.pop(0) if messages else await asyncio.Event().wait()
 
-    with Uplink(receive, lambda call: None, limit=100, kept=100, announced=announced) as uplink:
+    with Uplink(receive, lambda call: None, limit=100, kept=100, hold=Hold(Memory(0)), announced=announced) as uplink:
         if refused is None:
             assert await uplink.whole() == uplink.kept == b"abcd"
             return

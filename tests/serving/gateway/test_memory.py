@@ -1,0 +1,82 @@
+"""One tenant's bodies take so much of a process's memory and no more, and nobody else's calls notice."""
+
+import asyncio
+import json
+
+import pytest
+
+from serving.gateway.memory import UNCOUNTED, Hold, Memory
+from tests.serving.gateway.cast import PLAIN, RIVAL, get, openai_ask, opened, post, serve_gateway
+
+ROOM = 1_000_000
+
+
+@pytest.fixture
+def live(stage):
+    stage.publish()
+    with serve_gateway(stage, tenant_body_bytes=ROOM) as gateway:
+        stage.url = gateway.url
+        yield stage
+
+
+def test_what_is_held_is_counted_by_tenant_beyond_the_first_of_each_call_and_given_back():
+    memory = Memory(100)
+    with Hold(memory, "one") as hold, Hold(memory, "two") as other:
+        assert hold.take(UNCOUNTED) and hold.take(60) and not hold.take(41) and hold.take(40)
+        assert other.take(UNCOUNTED + 100) and not other.take(1)
+    with Hold(memory, "one") as hold:
+        assert hold.take(UNCOUNTED + 100)
+
+
+async def half_sent(port: int, key: str, *, size: int):
+    """A call whose body stops before its end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    writer.write(f"{head}content-length: {size}\r\n\r\n".encode() + b" " * (size - 1))
+    await writer.drain()
+    return reader, writer
+
+
+async def test_bodies_that_are_not_whole_yet_leave_no_room_for_more_of_the_tenants_own_and_all_for_others(live):
+    port = int(live.url.rpartition(":")[2])
+    held = [await half_sent(port, PLAIN.plain, size=450_000) for _ in range(2)]
+    long = openai_ask(query="x" * 400_000)
+
+    async def refused() -> bool:
+        got = await post(live.url, json=long)
+        return got.status == 429 and b"together" in got.body and got.headers["retry-after"] == "1"
+
+    async with asyncio.timeout(5):
+        while not await refused():  # until what was sent has been read
+            await asyncio.sleep(0)
+    assert (await post(live.url, json=openai_ask())).status == 200, "short ones always have room"
+    assert (await post(live.url, key=RIVAL.plain, json=long)).status == 200
+    for _, writer in held:
+        writer.close()
+    async with asyncio.timeout(5):
+        while (await post(live.url, json=long)).status != 200:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("model", ["flood", "flood-in-one"])
+async def test_an_answer_that_there_is_no_room_for_passes_through_unread(live, model):
+    got = await post(live.url, json=openai_ask(model, stream=model == "flood"))
+    record = live.record()
+    assert got.status == 200 and len(got.body) > 2 * ROOM
+    assert record.response_sealed is None and record.status == 200 and record.usage_estimated
+    assert json.loads(opened(record, "request"))["model"] == model
+    numbers = (await get(f"{live.url}/metrics")).body
+    assert b"understudy_answers_let_go_total 1.0" in numbers
+    assert (await post(live.url, json=openai_ask(query="x" * 400_000))).status == 200, "what it held is given back"
+
+
+async def test_a_file_that_passes_is_held_by_nobody(live):
+    kind = {"content-type": "application/octet-stream"}
+    got = await post(live.url, path="/v1/files", data=b"x" * (3 * ROOM), headers=kind)
+    assert got.status == 201 and json.loads(got.body)["bytes"] == 3 * ROOM
+
+
+async def test_what_is_sent_again_in_need_is_held_whole_or_refused(live):
+    body = json.dumps({"model": "text-embedding-3-small", "input": "x" * (2 * ROOM)}).encode()
+    got = await post(live.url, path="/v1/embeddings", data=body, headers={"content-type": "application/json"})
+    assert (got.status, live.teacher.seen) == (429, [])
