@@ -30,6 +30,7 @@ from tenants.core.sealing import seal
 
 SENT = frozenset({499, 504})  # no answer came, but the provider may have worked on one
 MOST_CAPTURED = 32_000_000  # bytes of an answer that are read; more passes through unread
+MOST_UNFOLDED = 4_000_000  # bytes that an encoded answer may unfold to; more passes as it is, and is not kept
 MOST_PASSED_KEPT = 1_000_000  # bytes of a body that passed through and is kept: nobody learns from a longer one
 
 
@@ -421,12 +422,15 @@ def _seal(call: Call, body: bytes, column: str) -> bytes:
 
 
 def _decoded(body: bytes, encoding: bytes) -> bytes | None:
-    """The body unencoded, for a provider that encodes though asked not to; None if that is not ours to undo."""
+    """The body unencoded, for a provider that encodes though asked not to; None if that is not ours to undo, or too
+    much: every other call waits for this one.
+    """
     if encoding in (b"", b"identity"):
         return body
     if encoding not in (b"gzip", b"deflate"):
         return None
     try:
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MOST_CAPTURED)
+        unfolded = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MOST_UNFOLDED + 1)
     except zlib.error:
         return None
+    return unfolded if len(unfolded) <= MOST_UNFOLDED else None

@@ -390,6 +390,8 @@ def answer_pairs() -> list[Pair]:
             for framing in ("length", "chunked", "close")
             for cut, pieces in CUTS.items()
         ]
+    packed = gzip.compress(b" " * 5_000_000)
+    found.append(Pair("a bomb", CHAT, ask, headers=(*JSON, (b"content-encoding", b"gzip")), answer=packed, kept=False))
     return found
 
 
