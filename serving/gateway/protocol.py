@@ -32,6 +32,7 @@ MOST_DRAINED = 16_000_000  # bytes of a request that was answered before it was 
 DRAIN_SECONDS = 10.0  # and for how long they are read, so that its caller sees the answer
 HEAD_SECONDS = 20.0  # for a head to be whole, from the first byte or from when the connection was made
 BODY_SECONDS = 60.0  # without a byte of a body that is not whole
+MOST_UNSENT = 65_536  # bytes of answers that the system keeps for a caller who takes nothing; else it keeps megabytes
 READER_SECONDS = 60.0  # without a caller's taking what waits for it
 UNUSED_SECONDS = 75.0  # between two requests
 
@@ -144,6 +145,9 @@ class CallerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a first request, though not for ever."""
         self.transport = transport  # type: ignore[assignment]  # a stream's transport reads and writes
+        with suppress(OSError):  # the caller may have left already
+            made = self.transport.get_extra_info("socket")
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols only
         self.unused_since = time.monotonic()
         self._expect(HEAD_SECONDS)

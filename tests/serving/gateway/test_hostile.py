@@ -9,10 +9,11 @@ import pytest
 
 from serving.gateway import protocol
 from tests.fakes.serve import wait_for
-from tests.serving.gateway.cast import PLAIN, Stage, openai_ask, post, serve_gateway
+from tests.serving.gateway.cast import PLAIN, Stage, openai_ask, opened, post, serve_gateway
 
 HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {PLAIN.plain}\r\n"
 BODY = json.dumps(openai_ask()).encode()
+MOST_FOR_NOBODY = 3_000_000  # bytes of an answer that are taken from its provider while its caller takes none
 
 
 class Raw:
@@ -124,7 +125,9 @@ def test_who_does_not_read_is_hung_up_on_and_so_is_the_provider_and_the_call_is_
     with Raw(live.url) as caller:
         caller.send(HEAD + f"content-length: {len(body)}\r\n\r\n").send(body)
         wait_for(lambda: live.teacher.left == 1)
-        assert not live.record().complete
+        record = live.record()
+        assert not record.complete
+        assert len(opened(record, "response")) < MOST_FOR_NOBODY
     assert_others_are_served(live)
 
 
