@@ -5,16 +5,17 @@ product: key, parse, fingerprint, forward, read the answer, seal both bodies, wr
 """
 
 import argparse
+import asyncio
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.load import CHUNKS, HEADINGS, UPSTREAM, Target, measure, run_upstream, wait_until_ready
+from bench.load import CHUNKS, HEADINGS, UPSTREAM, Target, Upstream, measure, run_upstream, wait_until_ready
 from serving.core.snapshot import KeyEntry, ProviderEntry, Snapshot, TenantEntry
 from serving.gateway.settings import snapshot_key
 from serving.gateway.snapshot_file import write_snapshot
@@ -37,9 +38,9 @@ def publish(path: Path) -> None:
 
 
 @contextmanager
-def upstream(core: int) -> Iterator[None]:
+def upstream(core: int, make: Callable[[], asyncio.Protocol] = Upstream) -> Iterator[None]:
     """The instant upstream; it and whoever starts it keep to this core."""
-    process = multiprocessing.Process(target=run_upstream, daemon=True)
+    process = multiprocessing.Process(target=run_upstream, args=(make,), daemon=True)
     os.sched_setaffinity(0, {core})
     process.start()
     try:

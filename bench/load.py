@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
@@ -115,8 +115,11 @@ class Upstream(asyncio.Protocol):
         whole = len(body) >= int(length[1]) if length else b"chunked" not in head or body.endswith(b"0\r\n\r\n")
         if found and whole:
             self.pending = b""
-            which = 2 if b'"idle"' in body else int(_STREAMED.search(body) is not None)
-            self.transport.write(self.answers[which])  # type: ignore[attr-defined]  # it writes
+            self.transport.write(self.answer(body))  # type: ignore[attr-defined]  # it writes
+
+    def answer(self, body: bytes) -> bytes:
+        """The HTTP response to a request with this body."""
+        return self.answers[2 if b'"idle"' in body else int(_STREAMED.search(body) is not None)]
 
 
 class Caller(asyncio.Protocol):
@@ -195,11 +198,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def run_upstream() -> None:
+def run_upstream(make: Callable[[], asyncio.Protocol] = Upstream) -> None:
     """The upstream's process."""
 
     async def serve() -> None:
-        server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", UPSTREAM)
+        server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", UPSTREAM)
         await server.serve_forever()
 
     uvloop.run(serve())
