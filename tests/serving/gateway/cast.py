@@ -129,6 +129,7 @@ class Stage:
         """What a gateway in a process of its own is started with."""
         return {
             **os.environ,
+            "TMPDIR": str(self.directory),  # where a supervisor that is killed leaves a folder
             "SNAPSHOT_FILE": str(self.directory / "snapshot.sealed"),
             "SPOOL_DIR": str(self.spool_dir),
             "SECRET_KEY": SECRET.decode(),
