@@ -279,6 +279,8 @@ class Connection(asyncio.Protocol):
             exchange.complete = True
         self._fail(Broken())
         self._lost(self)
+        self._timer = None
+        del self._parser  # which leads back here: a closed connection is gone without the collector
 
     def pause_writing(self) -> None:
         """The provider takes the request more slowly than it comes."""

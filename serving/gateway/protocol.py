@@ -163,6 +163,9 @@ class CallerConnection(asyncio.Protocol):
         self._queue.clear()
         if self.exchange is not None:
             self.exchange.depart()
+        # What leads back here goes, so that no closed connection waits for the collector, whose rounds hold up calls.
+        self._timer = self._reader_timer = self._arriving = self.exchange = None
+        del self._parser
 
     def data_received(self, data: bytes) -> None:
         """Take what came; what is whole needs no bound."""

@@ -1,9 +1,11 @@
 """Callers who send too much, too slowly, or what no server agrees on: they are told once, and nobody else notices."""
 
 import asyncio
+import gc
 import json
 import socket
 import time
+import weakref
 
 import pytest
 
@@ -268,6 +270,21 @@ def test_who_half_closes_and_reads_nothing_is_gone_in_a_while(stage, monkeypatch
         state = gateway._server.server_state
         wait_for(lambda: state.total_requests >= 1)
         wait_for(lambda: not state.connections, every=0.05)
+
+
+@pytest.mark.parametrize("body", [BODY, b"{"], ids=["answered", "refused"])
+def test_a_connection_that_is_closed_is_gone_without_the_garbage_collector(stage, body):
+    """Its rounds hold up every call: one over five thousand closed connections took a tenth of a second."""
+    stage.publish()
+    gc.disable()
+    try:
+        with serve_gateway(stage) as gateway:
+            with Raw(gateway.url) as caller:
+                caller.send(f"{HEAD}content-length: {len(body)}\r\n\r\n").send(body).some()
+                left = [weakref.ref(connection) for connection in gateway._server.server_state.connections]
+            wait_for(lambda: [one() for one in left] == [None])
+    finally:
+        gc.enable()
 
 
 def test_the_last_of_a_pipeline_may_bring_its_body_later(live):
