@@ -46,9 +46,9 @@ def _hourly_samples(
 ) -> Mapping[datetime, tuple[Sample, Sample, Sample]]:
     """For each hour the control arm's sample, that of all metered calls, and that of all, metered or guessed.
 
-    All are whole and answered by the teacher, and none was sent there by its caller's own word.
+    All are whole and answered by the workload's own teacher, and none was sent there by its caller's own word.
     """
-    whole = Q(status__lt=400, complete=True, teacher_cost__gt=0) & ~Q(arm=Arm.STUDENT)
+    whole = Q(status__lt=400, complete=True, teacher_cost__gt=0, failovers=0) & ~Q(arm=Arm.STUDENT)
     chosen = Q(reason__in=CALLERS_WORD)
     metered = Q(usage_estimated=False)
     control = metered & Q(arm=Arm.CONTROL)

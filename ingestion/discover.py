@@ -53,7 +53,7 @@ def discover_workloads(tenant_id: UUID, *, now: datetime) -> int:
     with acting_for(tenant_id):
         _claim_known()
         fresh = list(
-            Call.objects.filter(workload_id=None, status=200, complete=True)
+            Call.objects.filter(workload_id=None, status=200, complete=True, failovers=0)
             .exclude(fingerprint="")
             .values("fingerprint")
             .annotate(calls=Count("id"))
@@ -83,7 +83,8 @@ def _found(tenant_id: UUID, digest: str, now: datetime) -> bool:
 
 
 def _make_workload(digest: str, now: datetime) -> bool:
-    calls = list(Call.objects.filter(fingerprint=digest, workload_id=None, status=200).order_by("-at")[:SAMPLE])
+    own = Call.objects.filter(fingerprint=digest, workload_id=None, status=200, failovers=0)  # its own teacher's
+    calls = list(own.order_by("-at")[:SAMPLE])
     readable = readable_pairs(calls, data_key_in_force())
     pairs = [
         replace(pair, ask=msgspec.structs.replace(pair.ask, raw=b""))

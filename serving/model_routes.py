@@ -40,6 +40,9 @@ def set_model_route(
     """
     asked_model = asked_model.strip()
     _check(asked_model, destinations)
+    named = {one.credential.id for one in destinations}
+    if len(ProviderCredential.objects.select_for_update().filter(id__in=named)) < len(named):
+        raise UnableToRoute("one of these keys has been forgotten meanwhile")
     ModelRoute.objects.filter(asked_model=asked_model).delete()
     made = [
         ModelRoute.objects.create(

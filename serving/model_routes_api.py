@@ -11,7 +11,14 @@ from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from serving.model_routes import Destination, UnableToRoute, model_routes, remove_model_route, set_model_route
+from serving.model_routes import (
+    MOST_DESTINATIONS,
+    Destination,
+    UnableToRoute,
+    model_routes,
+    remove_model_route,
+    set_model_route,
+)
 from serving.models import ModelRoute
 from tenants.api import TenantView, utc_now
 from tenants.core.roles import Right
@@ -29,7 +36,7 @@ class ModelRouteSerializer(serializers.Serializer[Any]):
     """Where calls for a model go, one after another; the model `*` is all that have no route of their own."""
 
     asked_model = serializers.CharField(max_length=120)
-    destinations = DestinationSerializer(many=True)
+    destinations = serializers.ListField(child=DestinationSerializer(), max_length=MOST_DESTINATIONS)
 
 
 class AskedModelSerializer(serializers.Serializer[Any]):

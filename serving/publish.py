@@ -85,7 +85,8 @@ def _tenant(
     opened = {one.id: _provider(one, data_key) for one in credentials}
     routed: dict[str, list[ProviderEntry]] = defaultdict(list)
     for one in model_routes:
-        routed[one.asked_model].append(msgspec.structs.replace(opened[one.credential_id], model=one.model))
+        if one.credential_id in opened:  # else it is newer than what was read before
+            routed[one.asked_model].append(msgspec.structs.replace(opened[one.credential_id], model=one.model))
     providers, models = destinations_of({one.name: opened[one.id] for one in credentials}, routed)
     return TenantEntry(
         active=tenant.status == Tenant.Status.ACTIVE,
@@ -102,11 +103,13 @@ def _tenant(
 
 
 def _provider(credential: ProviderCredential, data_key: bytes) -> ProviderEntry:
+    is_its_own = credential.base_url == settings.TEACHER_BASE_URLS.get(credential.provider)
     return ProviderEntry(
         base_url=credential.base_url,
         credential=open_credential(credential, data_key),
         provider=credential.provider,
         id=str(credential.id),
+        teacher="" if is_its_own else f"{credential.provider} {credential.base_url}",
     )
 
 

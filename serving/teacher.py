@@ -40,7 +40,7 @@ async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession
     """The teacher's whole answer to the ask. Raises UnableToAsk."""
     azure = teacher.provider == Provider.AZURE  # its body may leave the model to the path, which is another one here
     url = teacher.base_url.rstrip("/") + ("/openai" if azure else "") + PATHS[ask.dialect]
-    sent = set_model(ask.raw, ask.model) if azure else ask.raw
+    sent = _with_model(ask) if azure else ask.raw
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     try:
         async with http.post(
@@ -53,6 +53,13 @@ async def ask_teacher(teacher: Teacher, ask: Ask, *, http: aiohttp.ClientSession
     if status != 200:
         raise UnableToAsk(f"teacher_{status}")
     return _read(ask, body)
+
+
+def _with_model(ask: Ask) -> bytes:
+    try:
+        return set_model(ask.raw, ask.model)
+    except UnableToParse as error:
+        raise UnableToAsk("malformed") from error
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:

@@ -54,6 +54,9 @@ def revoke_key(key: ApiKey, *, actor: str, now: datetime) -> bool:
     return revoked
 
 
+MOST_CREDENTIALS = 50  # of a tenant: each has a lane of its own in each gateway
+
+
 class UnableToStore(Exception):
     """Such a credential cannot be kept; the message says why, for people."""
 
@@ -69,7 +72,10 @@ def store_credential(
     where none is given. Records the stance on its terms. Raises UnableToStore.
     """
     tenant_id, name = tenant_in_force(), name or provider
-    kept = ProviderCredential.objects.filter(name=name).first() or ProviderCredential(provider=provider, name=name)
+    known = ProviderCredential.objects.filter(name=name).first()
+    if known is None and ProviderCredential.objects.count() >= MOST_CREDENTIALS:
+        raise UnableToStore(f"there are {MOST_CREDENTIALS} keys at providers already: forget one first")
+    kept = known or ProviderCredential(provider=provider, name=name)
     if kept.provider != provider or (name in PROVIDERS and name != provider):
         raise UnableToStore(f"“{name}” is the name of a key at another provider")
     base_url = base_url.removesuffix("/openai") if provider == AZURE else base_url  # which its paths begin with
@@ -85,8 +91,10 @@ def remove_credential(credential: ProviderCredential, *, actor: str, now: dateti
     """Forget a key at a provider. What was learnt under it stays; its calls enter no further dataset. False if it was
     gone already. Raises UnableToRemove while a model route leads to it.
     """
+    found = ProviderCredential.objects.filter(id=credential.id)
     try:
-        removed, _ = ProviderCredential.objects.filter(id=credential.id).delete()
+        list(found.select_for_update())  # a route that is being set to it is there, or waits until it is gone
+        removed, _ = found.delete()
     except RestrictedError as error:
         raise UnableToRemove("a model route leads to this key: change the route first") from error
     if removed:

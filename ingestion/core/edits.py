@@ -1,32 +1,52 @@
 """The only edits that are made to a caller's JSON on its way to the teacher: every other byte stays what it was."""
 
 import re
-from collections.abc import Iterator
+from itertools import islice
 
+import msgspec
 import orjson
 
 from ingestion.core.reading import UnableToParse
 
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]]', re.DOTALL)
-_COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
-_STRING_OR_SCALAR = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,{}\[\]"]+', re.DOTALL)
+_MODEL = re.compile(rb'"model"[ \t\r\n]*+:[ \t\r\n]*+("(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.eE+-]*+)', re.DOTALL)
+_MOST_NAMED = 8  # places that may look like the model's name: each is tried
+_PROBE = "understudy"
 _ASKS_USAGE = b'"stream_options":{"include_usage":true}'
 
 
-def set_model(raw: bytes, model: str) -> bytes:
-    """The JSON object in `raw` with another top-level `model`, which is put first where there was none.
+class _Named(msgspec.Struct):
+    model: str | int | None = None
 
-    Raises UnableToParse where `model` is a list or an object. `raw` is a valid JSON object.
+
+_read = msgspec.json.Decoder(_Named).decode
+
+
+def model_span(raw: bytes) -> tuple[int, int]:
+    """Where the value of the top-level `model` lies in a JSON object. Takes a few decodings at most, whatever is in it.
+
+    Raises UnableToParse where it is no name, is spelt with escapes, or many other members are called so too.
     """
-    named = orjson.dumps(model)
-    spans = list(_model_spans(raw))
-    if not spans:
-        return _with_first(raw, b'"model":' + named)
-    parts, at = [], 0
-    for start, end in spans:  # a laxer provider may read the first of two, or the last
-        parts += [raw[at:start], named]
-        at = end
-    return b"".join(parts) + raw[at:]
+    probe = orjson.dumps(_PROBE * 2 if _name_in(raw) == _PROBE else _PROBE)
+    for match in islice(_MODEL.finditer(raw), _MOST_NAMED):
+        start, end = match.span(1)
+        if _name_in(raw[:start] + probe + raw[end:]) == orjson.loads(probe):
+            return start, end
+    raise UnableToParse("`model` must be a name, spelt without escapes.", param="model")
+
+
+def put_model(raw: bytes, span: tuple[int, int], model: str) -> bytes:
+    """The JSON object in `raw` with another model at the span where its own is."""
+    return raw[: span[0]] + orjson.dumps(model) + raw[span[1] :]
+
+
+def set_model(raw: bytes, model: str) -> bytes:
+    """The JSON object in `raw` with another top-level `model`, which is put first where there is none.
+
+    Raises UnableToParse as `model_span` does.
+    """
+    if _name_in(raw) is None:
+        return _with_first(raw, b'"model":' + orjson.dumps(model))
+    return put_model(raw, model_span(raw), model)
 
 
 def ask_usage(raw: bytes) -> bytes:
@@ -34,28 +54,14 @@ def ask_usage(raw: bytes) -> bytes:
     return _with_first(raw, _ASKS_USAGE)
 
 
+def _name_in(raw: bytes) -> str | int | None:
+    try:
+        return _read(raw).model
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnableToParse("`model` must be a string.", param="model") from error
+
+
 def _with_first(raw: bytes, member: bytes) -> bytes:
     head, brace, rest = raw.partition(b"{")
     comma = b"" if rest.lstrip(b" \t\r\n").startswith(b"}") else b","
     return head + brace + member + comma + rest
-
-
-def _model_spans(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Where the values of the top-level key `model` lie."""
-    depth = 0
-    for token in _TOKEN.finditer(raw):
-        text = token.group()
-        if text in b"{[":
-            depth += 1
-        elif text in b"}]":
-            depth -= 1
-        elif depth == 1 and _is_model(text) and (colon := _COLON.match(raw, token.end())):
-            value = _STRING_OR_SCALAR.match(raw, colon.end())
-            if value is None:
-                raise UnableToParse("`model` must be a string.", param="model")
-            yield value.span()
-
-
-def _is_model(token: bytes) -> bool:
-    """Whether a string is `model`, also where its letters are spelt otherwise."""
-    return token == b'"model"' or (len(token) <= 32 and b"\\" in token and orjson.loads(token) == "model")

@@ -57,11 +57,12 @@ def strip_variables(text: str) -> str:
 _strip_seen = lru_cache(maxsize=256)(strip_variables)
 
 
-def fingerprint(ask: Ask) -> str:
+def fingerprint(ask: Ask, *, teacher: str = "") -> str:
     """32 hex characters that two calls of one workload share.
 
-    Of: the system text without its variable parts, tool names and schemas in any order, the response format, and the
-    asked-for model. Without a system prompt, the user's text counts by its opening line only (see `_opening`).
+    Of: the system text without its variable parts, tool names and schemas in any order, the response format, the
+    asked-for model, and the `teacher`: who answers, where the dialect alone does not tell. Without a system prompt, the
+    user's text counts by its opening line only (see `_opening`).
     """
     system = "\n".join(message.text for message in ask.messages if message.role == "system")
     constant = system if system.strip() else _opening(ask)
@@ -70,6 +71,7 @@ def fingerprint(ask: Ask) -> str:
         sorted((tool.name, tool.schema) for tool in ask.tools),
         ask.response_format,
         ask.model,
+        *([teacher] if teacher else []),
     ]
     # A JSON array, not joined text: two different lists of parts can then never read the same.
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]

@@ -55,9 +55,10 @@ def parse_ask(raw: bytes, *, model: str = "") -> Ask:
     messages = [_read_message(item) for item in take_objects(body, "messages")]
     if not messages:
         raise UnableToParse("`messages` must not be empty.", param="messages")
+    said = take_text(body, "model", required=not model)
     return Ask(
         dialect=Dialect.OPENAI,
-        model=model or take_text(body, "model", required=True) or "",
+        model=model or said or "",
         messages=tuple(sorted(messages, key=_system_first)),
         raw=raw,
         stream=take_flag(body, "stream"),

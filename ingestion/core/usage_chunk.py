@@ -4,9 +4,11 @@ import re
 
 import msgspec
 
-_END = re.compile(rb"\n\n|\r\n\r\n|\r\r")
+_END = re.compile(rb"\n\r?\n|\r\r")
+_LONGEST_END = 3
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
-_MOST_HELD = 2**20  # bytes of an event that does not end
+_LINE = re.compile(rb"\r\n|\n|\r")
+_MOST_HELD = 131_072  # bytes of an event that does not end; past them the stream is shown as it comes
 
 
 class _Chunk(msgspec.Struct):
@@ -21,22 +23,29 @@ class UsageHider:
     """
 
     def __init__(self) -> None:
-        self._held = b""
+        self._held = bytearray()
+        self._gave_up = False
 
     def feed(self, part: bytes) -> bytes:
         """What may be passed on of the stream so far."""
-        data = self._held + part
+        if self._gave_up:
+            return part
+        seen = max(0, len(self._held) - _LONGEST_END)
+        self._held += part
         end = 0
-        for match in _END.finditer(data):
+        for match in _END.finditer(self._held, seen):
             end = match.end()
-        whole, self._held = data[:end], data[end:]
-        if len(self._held) > _MOST_HELD:
-            whole, self._held = whole + self._held, b""
-        return _without_usage(whole) if _NO_CHOICES.search(whole) else whole
+        if end:
+            whole = bytes(self._held[:end])
+            del self._held[:end]
+            return _without_usage(whole) if _NO_CHOICES.search(whole) else whole
+        self._gave_up = len(self._held) > _MOST_HELD
+        return self.flush() if self._gave_up else b""
 
     def flush(self) -> bytes:
         """What is held of an event that will not end."""
-        held, self._held = self._held, b""
+        held = bytes(self._held)
+        self._held.clear()
         return held
 
 
@@ -47,15 +56,15 @@ def _without_usage(events: bytes) -> bytes:
         at = match.end()
         if not _tells_usage(event):
             shown.append(event)
-    return b"".join(shown) + events[at:]
+    return b"".join(shown)
 
 
 def _tells_usage(event: bytes) -> bool:
-    data = event.strip()
-    if not data.startswith(b"data:") or not _NO_CHOICES.search(data):
+    if not _NO_CHOICES.search(event):
         return False
+    data = b"\n".join(line[5:] for line in _LINE.split(event) if line.startswith(b"data:"))
     try:
-        chunk = msgspec.json.decode(data[5:], type=_Chunk)
+        chunk = msgspec.json.decode(data, type=_Chunk)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return chunk.choices == [] and chunk.usage is not None

@@ -1,15 +1,11 @@
-"""Where a call can be sent, and how: a destination is a provider, one of the tenant's credentials there, and what the
-model is called there.
-
-Azure has paths of its own, `/openai/deployments/{deployment}/…` and `/openai/…`, each with a twin below `/v1/`. Its
-newer `/openai/v1/…` takes what OpenAI's API takes, so that a call for OpenAI can be sent there too.
+"""Where a call can be sent: a destination is a provider, one of the tenant's credentials there, and what the model is
+called there. OpenAI's calls can be sent to Azure, whose newer `/openai/v1/…` takes what OpenAI's API takes.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from urllib.parse import quote, unquote
 
 from ingestion.core.calls import Provider
+from serving.core.paths import with_deployment
 from serving.core.snapshot import ProviderEntry, TenantEntry
 
 EVERY_MODEL = "*"
@@ -19,7 +15,6 @@ SPEAKERS: dict[str, Sequence[str]] = {
     Provider.AZURE: (Provider.AZURE,),
     Provider.ANTHROPIC: (Provider.ANTHROPIC,),
 }
-_DEPLOYMENT = re.compile(rb"/openai/deployments/([^/]+)(/.+)")
 _BUSY = frozenset({429, 529})
 
 
@@ -59,19 +54,7 @@ def target_at(destination: ProviderEntry, target: str, *, provider: str) -> str:
     if provider != Provider.AZURE:
         return "/openai" + target
     path, mark, query = target.partition("?")
-    found = _DEPLOYMENT.fullmatch(path.encode("latin-1"))
-    if found is None or not destination.model:
-        return target
-    return f"/openai/deployments/{quote(destination.model, safe='')}{found[2].decode('latin-1')}{mark}{query}"
-
-
-def twin_of(path: bytes) -> tuple[bytes, str]:
-    """The path under `/v1/` that asks for the same as a raw path of Azure's, and the deployment it names, if any."""
-    found = _DEPLOYMENT.fullmatch(path)
-    if found is not None:
-        return b"/v1" + found[2], unquote(found[1].decode("latin-1"))
-    rest = path.removeprefix(b"/openai")
-    return (rest if rest.startswith(b"/v1/") else b"/v1" + rest), ""
+    return (with_deployment(path, destination.model) if destination.model else path) + mark + query
 
 
 def speak_alike(providers: Iterable[str]) -> bool:

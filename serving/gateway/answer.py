@@ -18,7 +18,7 @@ from serving.core.snapshot import RouteEntry, Snapshot
 from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
-from serving.gateway.failover import ask_at, ask_in_turn
+from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
 from serving.gateway.memory import Hold, Memory
 from serving.gateway.metrics import Metrics
@@ -50,11 +50,10 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
         at, started = time.time(), time.perf_counter()
         caller, raw = await read_call(request, gateway, hold)
         snapshot = snapshot_in_force(gateway)
-        heard = _read_ask(request, raw)
+        heard = Heard(_read_ask(request, raw), request)
         call, entry = _route(caller, heard, request, hold=hold, at=at, started=started)
         with call.reservation as reservation, Departure(request.watch) as departure:
-            reserve, provider = gateway.limits.reserve, call.destination.provider
-            limit = partial(reserve, reservation, caller, call.ask, entry, provider=provider, snapshot=snapshot)
+            limit = partial(gateway.limits.reserve, reservation, caller, heard.ask, entry, call.destinations, snapshot)
             if call.route.arm is not Arm.STUDENT:
                 await limit()
                 await _answer_by_teacher(call, NOT_TRIED, heard=heard, request=request, gateway=gateway)
@@ -104,12 +103,12 @@ def _read_ask(request: Request, raw: bytes) -> Ask:
 
 
 def _route(
-    caller: Caller, heard: Ask, request: Request, *, hold: Hold, at: float, started: float
+    caller: Caller, heard: Heard, request: Request, *, hold: Hold, at: float, started: float
 ) -> tuple[Call, RouteEntry | None]:
     """Find where the call may go, and its workload, and draw who answers."""
-    destinations = destinations_for(caller.tenant, request.provider, heard.model)
-    ask = ask_at(destinations[0], heard, request)
-    mark = fingerprint(ask)
+    destinations = destinations_for(caller.tenant, request.provider, heard.ask.model)
+    ask = heard.at(destinations[0])
+    mark = fingerprint(ask, teacher=destinations[0].teacher)
     entry = caller.tenant.routes.get(mark)
     share = entry.log_share if entry else 1.0
     call = Call(
@@ -159,11 +158,10 @@ async def _try_student(call: Call, entry: RouteEntry | None, *, snapshot: Snapsh
     )
 
 
-def _turn(call: Call, capture: Capture, heard: Ask, request: Request, number: int) -> bytes:
+def _turn(call: Call, capture: Capture, heard: Heard, number: int) -> bytes:
     """The body for the call's destination of this number, which it goes on to unless it is the first."""
     if number:
-        ask = ask_at(call.destinations[number], heard, request)
-        call = msgspec.structs.replace(call, ask=ask, failovers=number)
+        call = msgspec.structs.replace(call, ask=heard.at(call.destinations[number]), failovers=number)
         capture.fail_over(call)
     return ask_usage(call.ask.raw) if capture.hides else call.ask.raw
 
@@ -182,7 +180,7 @@ async def _answer_by_student(call: Call, tried: Attempt, *, send: Send, recorder
     await send_whole(send, status=200, headers=headers, body=tried.body)
 
 
-async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Ask, request: Request, gateway: Gateway) -> None:
+async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Heard, request: Request, gateway: Gateway) -> None:
     """Ask the teacher and pass the answer on. However it ends, also by a caller who left, it is recorded once."""
     asks_usage = call.caller.tenant.ask_usage and _may_ask_usage(call.ask)
     capture = Capture(call, tried, recorder=gateway.recorder, asks_usage=asks_usage)
@@ -192,7 +190,7 @@ async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Ask, request:
             request,
             call.caller,
             call.destinations[:1] if call.ask.stateful else call.destinations,  # it could not be continued elsewhere
-            turn=partial(_turn, call, capture, heard, request),
+            turn=partial(_turn, call, capture, heard),
             again=not call.ask.tied,  # a conversation kept by the provider must not grow twice
             placed=capture.leave_queue,
             teachers=gateway.teachers,

@@ -11,7 +11,7 @@ import aiohttp
 
 from ingestion.core.calls import Dialect, Provider
 from serving.core.deadline import Deadlines
-from serving.core.destinations import twin_of
+from serving.core.paths import AZURE, is_odd, twin_of
 from serving.counters import SharedCounters
 from serving.gateway.answer import Gateway, answer_call
 from serving.gateway.attempt import Students
@@ -39,7 +39,7 @@ CALLS = {
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
-AZURE = b"/openai/"  # what Azure's paths begin with
+AZURE_CALLS = {path: dialect for path, dialect in CALLS.items() if dialect is not Dialect.ANTHROPIC}
 SHARED_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
 NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
@@ -162,8 +162,11 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
     gateway = running.gateway
     query: bytes = scope["query_string"]
     fields = dict(scope["headers"])
-    path, path_model = twin_of(raw_path) if raw_path.startswith(AZURE) else (raw_path, "")
+    azure = raw_path.startswith(AZURE)
+    path, path_model = twin_of(raw_path) if azure else (raw_path, "")
     dialect = CALLS.get(path) or _spoken_dialect(fields)
+    if azure:
+        dialect = AZURE_CALLS.get(path, Dialect.OPENAI)  # whatever the headers say
     request = Request(
         dialect=dialect,
         target=(raw_path + b"?" + query if query else raw_path).decode("latin-1"),
@@ -173,7 +176,7 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
         send=send,
         watch=scope["extensions"]["departure"],
         path=path,
-        provider=Provider.AZURE if path is not raw_path else dialect.provider,
+        provider=Provider.AZURE if azure else dialect.provider,
         path_model=path_model,
     )
     gateway.metrics.in_flight += 1
@@ -197,7 +200,7 @@ async def _dispatch(
         raise no_upgrade()
     if b"via" in request.fields and _came_from_here(request):
         raise loop()
-    if method == "POST" and request.path in CALLS:
+    if method == "POST" and _is_call(request, raw_path):
         if answers is not None and HEADER in request.fields:
             await answer_once(request, gateway, answers)
         else:
@@ -206,6 +209,14 @@ async def _dispatch(
         await pass_through(request, method, gateway)
     else:
         raise no_such_path()
+
+
+def _is_call(request: Request, raw_path: bytes) -> bool:
+    """Whether a POST is one of the calls that are answered here. A deployment answers chat completions."""
+    if request.provider != Provider.AZURE:
+        return request.path in CALLS
+    plain = request.path in AZURE_CALLS and not is_odd(raw_path)
+    return plain and (not request.path_model or request.dialect is Dialect.OPENAI)
 
 
 def _came_from_here(request: Request) -> bool:

@@ -319,6 +319,7 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
     arm, reason = _arm(call.route, attempt)
     tenant, ask, route, draft = call.caller.tenant, call.ask, call.route, attempt.draft
     keeps_content = tenant.log_content and not call.caller.wants_no_log and _is_drawn(call)
+    compares = attempt is NOT_TRIED and not call.failovers  # with its own teacher, not with one that stood in for it
     return CallRecord(
         id=call.id,
         tenant_id=call.caller.key.tenant_id,
@@ -338,7 +339,7 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
         score=attempt.score,
         novelty=draft.evidence.novelty if draft else None,
         wants_audit=route.wants_audit and arm is Arm.STUDENT and keeps_content,
-        wants_shadow=route.wants_shadow and attempt is NOT_TRIED and keeps_content,
+        wants_shadow=route.wants_shadow and compares and keeps_content,
         propensity=route.propensity,
         status=outcome.status,
         finish=outcome.answer.finish if outcome.answer else "",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from ingestion.core.calls import Ask
-from ingestion.core.edits import set_model
+from ingestion.core.edits import model_span, put_model
+from ingestion.core.reading import UnableToParse
 from serving.core.destinations import passes_on
 from serving.core.snapshot import ProviderEntry
 from serving.gateway.authenticate import Caller
@@ -17,15 +18,29 @@ from serving.gateway.upstream import Reply
 from serving.gateway.wire import Request
 
 
-def ask_at(destination: ProviderEntry, heard: Ask, request: Request) -> Ask:
-    """What the caller asked, under the model's name at the destination. A name that is in the path is not put into the
-    body, nor one where the caller gave none.
-    """
-    model = destination.model
-    if not model or model == heard.model or not heard.model:
-        return heard
-    raw = heard.raw if request.path_model else set_model(heard.raw, model)
-    return msgspec.structs.replace(heard, model=model, raw=raw)
+class Heard:
+    """What the caller asked, as it is put to each destination: under the model's name there, and else as it came."""
+
+    __slots__ = ("_named", "_span", "ask")
+
+    def __init__(self, ask: Ask, request: Request) -> None:
+        self.ask = ask
+        self._named = not request.path_model  # in the body, that is
+        self._span: tuple[int, int] | None = None
+
+    def at(self, destination: ProviderEntry) -> Ask:
+        """A name that is in the path is not put into the body, nor one where the caller gave none. Raises Refused."""
+        ask, model = self.ask, destination.model
+        if not model or model == ask.model or not ask.model:
+            return ask
+        return msgspec.structs.replace(ask, model=model, raw=self._under(model) if self._named else ask.raw)
+
+    def _under(self, model: str) -> bytes:
+        try:
+            self._span = self._span or model_span(self.ask.raw)
+        except UnableToParse as error:
+            raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
+        return put_model(self.ask.raw, self._span, model)
 
 
 async def ask_in_turn(

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
 from ingestion.core.calls import Ask, Dialect, Usage
@@ -22,7 +22,7 @@ from serving.core.limits import (
     most_output,
     period_of,
 )
-from serving.core.snapshot import RouteEntry, Snapshot
+from serving.core.snapshot import ProviderEntry, RouteEntry, Snapshot
 from serving.counters import UnableToCount, counter_name
 from serving.gateway.accounts import Account, Counters, Reach
 from serving.gateway.authenticate import Caller
@@ -89,16 +89,19 @@ class Limits:
         caller: Caller,
         ask: Ask,
         route: RouteEntry | None,
-        *,
-        provider: str,
+        destinations: Sequence[ProviderEntry],
         snapshot: Snapshot,
+        *,
         measures: Collection[str] = EVERYTHING,
     ) -> None:
-        """Set aside what the call may take of these measures. Raises Refused where a limit has not so much left."""
+        """Set aside what the call may take of these measures at the dearest of its destinations. Raises Refused where a
+        limit has not so much left. `ask` is as the caller said it.
+        """
         limits = _limits_of(caller, snapshot)
         if limits:
             rates = partial(self._rates_of, snapshot)
-            reservation.reserved, reservation.rates = _most(ask, route, rates(provider, ask.model)), rates
+            dearest = _dearest(rates(one.provider, one.model or ask.model) for one in destinations)
+            reservation.reserved, reservation.rates = _most(ask, route, dearest), rates
             workload_id = route.workload_id if route else None
             await self._take(reservation, limits, caller, ask.dialect, workload_id=workload_id, measures=measures)
 
@@ -183,6 +186,10 @@ class Limits:
 def _limits_of(caller: Caller, snapshot: Snapshot) -> Collection[LimitEntry]:
     """The newest: a caller whose body comes slowly was let in by an older snapshot."""
     return snapshot.tenants.get(caller.key.tenant_id, caller.tenant).limits
+
+
+def _dearest(found: Iterable[Rates | None]) -> Rates | None:
+    return max((rates for rates in found if rates is not None), key=lambda one: one.input + one.output, default=None)
 
 
 def _most(ask: Ask, route: RouteEntry | None, rates: Rates | None) -> Demand:

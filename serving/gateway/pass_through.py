@@ -7,26 +7,25 @@ model (GET, HEAD).
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
 from typing import Self
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from ingestion.core.calls import Arm, Ask
 from ingestion.core.dialects import parse_passing_ask
-from serving.core.destinations import destinations_for, twin_of
+from serving.core.destinations import destinations_for
 from serving.core.limits import Measure, limits_on
+from serving.core.paths import AZURE, is_odd, plain, twin_of
 from serving.core.routing import Route
 from serving.core.snapshot import ProviderEntry
 from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
-from serving.gateway.failover import ask_at, ask_in_turn
+from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import Reservation
 from serving.gateway.memory import Hold
 from serving.gateway.refusals import (
@@ -48,17 +47,15 @@ UNRECORDED = frozenset({"GET", "HEAD"})
 REPEATABLE = frozenset({b"/v1/completions", b"/v1/embeddings", b"/v1/messages/count_tokens", b"/v1/moderations"})
 # They answer with an object that is there already, and repeat what it has used.
 ON_WHAT_IS_KEPT = (b"/v1/chat/completions/", b"/v1/responses/")
+ASKING = b"/compact"  # but for this, which a model writes
 # What they use is told elsewhere and later, or not in tokens at all.
 UNMEASURED = (
-    *(b"/v1/batches", b"/v1/messages/batches", b"/v1/fine_tuning", b"/v1/videos", b"/v1/evals", b"/v1/containers"),
+    *(b"/v1/batches", b"/v1/messages/batches", b"/v1/fine_tuning", b"/v1/video", b"/v1/evals", b"/v1/containers"),
     *(b"/v1/threads", b"/v1/vector_stores", b"/v1/audio"),
 )
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
 SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one at the provider
-# What one server takes for another path than the next one does: dot segments, however they are spelt, empty ones,
-# parameters of segments, and what is encoded twice.
-_ODD_PATH = re.compile(rb"//|;|\x00|%3b|%25|%00|(?:/|\\|%2f|%5c)(?:\.|%2e){1,2}(?=/|\\|%2f|%5c|$)", re.IGNORECASE)
 # They are about the provider's account, or make tokens by which calls would pass us by.
 CLOSED = (b"/v1/organization", b"/v1/realtime", b"/v1/chatkit", b"/v1/deployments")
 
@@ -67,12 +64,11 @@ def may_pass(method: str, path: bytes, *, answered_here: Collection[bytes]) -> b
     """Whether this raw path is one for the tenant's provider: it stays below `/v1/` or Azure's `/openai/` however it is
     read, and is no other spelling of a path whose calls are answered here.
     """
-    if method not in METHODS or not path.startswith((b"/v1/", b"/openai/")) or _ODD_PATH.search(path):
+    if method not in METHODS or not path.startswith((b"/v1/", AZURE)) or is_odd(path):
         return False
-    plain = unquote_to_bytes(path).lower().rstrip(b"/")
-    if path.startswith(b"/openai/"):
-        plain, path = twin_of(plain)[0], twin_of(path)[0]
-    return (path == plain or plain not in answered_here) and not plain.startswith(CLOSED)
+    meant = plain(path)
+    twin = twin_of(path)[0] if path.startswith(AZURE) else path
+    return (twin == meant or meant not in answered_here) and not meant.startswith(CLOSED)
 
 
 async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
@@ -107,8 +103,7 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
 def _check_measured(request: Request, caller: Caller) -> None:
     """Raise Refused for what is charged without our seeing it, where tokens or money are limited for this caller."""
     limits = limits_on(caller.tenant.limits, key_id=caller.key.key_id, workload_id=None)
-    path = unquote_to_bytes(request.path).lower()
-    if path.startswith(UNMEASURED) and any(limit.measure != Measure.REQUESTS for limit in limits):
+    if _meant(request).startswith(UNMEASURED) and any(limit.measure != Measure.REQUESTS for limit in limits):
         raise unmeasured()
 
 
@@ -281,27 +276,39 @@ class Passage:
     async def _ask_in_turn(self, body: bytes) -> Reply:
         """What leaves nothing behind is sent where its model goes."""
         request = self._request
-        heard = msgspec.structs.replace(parse_passing_ask(request.dialect, body), raw=body)
-        self._destinations = destinations_for(self._caller.tenant, request.provider, request.path_model or heard.model)
+        ask = msgspec.structs.replace(self._read(body), raw=body)
+        self._destinations = destinations_for(self._caller.tenant, request.provider, ask.model)
         return await ask_in_turn(
             request,
             self._caller,
             self._destinations,
-            turn=partial(self._turn, heard),
+            turn=partial(self._turn, Heard(ask, request)),
             again=True,
             placed=lambda: None,
             teachers=self._gateway.teachers,
         )
 
-    def _turn(self, heard: Ask, number: int) -> bytes:
+    def _turn(self, heard: Heard, number: int) -> bytes:
         self._failovers = number
-        return ask_at(self._destinations[number], heard, self._request).raw
+        return heard.at(self._destinations[number]).raw
+
+    def _read(self, body: bytes) -> Ask:
+        """What is asked, of the model that the path names, if it does: its provider reads no other."""
+        ask = parse_passing_ask(self._request.dialect, body)
+        named = self._request.path_model
+        return msgspec.structs.replace(ask, model=named) if named else ask
+
+    def _asked(self) -> Ask:
+        """The same, of the model that it was sent on for."""
+        ask = self._read(self._uplink.kept)
+        there = self._destinations[self._failovers].model
+        return msgspec.structs.replace(ask, model=there) if there and ask.model else ask
 
     def _capture(self, call_id: str, reservation: Reservation, at: float, started: float) -> Capture:
         call = Call(
             id=call_id,
             caller=self._caller,
-            ask=parse_passing_ask(self._request.dialect, self._uplink.kept),
+            ask=self._asked(),
             destinations=self._destinations,
             failovers=self._failovers,
             fingerprint="",
@@ -312,9 +319,19 @@ class Passage:
             at=at,
             started=started,
             understood=False,
-            asks_model=not self._request.path.startswith(ON_WHAT_IS_KEPT),
+            asks_model=_asks_model(self._request),
         )
         return Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
+
+
+def _meant(request: Request) -> bytes:
+    """What its path asks for, however it is spelt."""
+    return plain(request.target.partition("?")[0].encode("latin-1"))
+
+
+def _asks_model(request: Request) -> bool:
+    meant = _meant(request)
+    return not meant.startswith(ON_WHAT_IS_KEPT) or meant.endswith(ASKING)
 
 
 def _is_repeatable(request: Request) -> bool:

@@ -112,7 +112,7 @@ class Teacher:
             await send({"type": "http.response.body", "body": b""})
         elif scope["path"] == "/v1/embeddings":
             await send_json(send, 200, EMBEDDED)
-        elif self.kept and scope["path"] == "/v1/chat/completions/chatcmpl-1":
+        elif self.kept and scope["path"] in ("/v1/chat/completions/chatcmpl-1", "/v1/responses/compact"):
             await send_json(send, 200, self.kept)
         elif scope["path"] == "/v1/messages/count_tokens":
             await send_json(send, 200, b'{"input_tokens": 12}')

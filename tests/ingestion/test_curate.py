@@ -210,6 +210,17 @@ def test_calls_whose_content_was_not_drawn_are_no_pairs(company, now, settings):
     assert workload.verdict == "not_yet" and "20 more" in workload.verdict_reasons[0]
 
 
+def test_no_workload_is_found_in_what_another_model_answered_in_need(company, now):
+    log_calls(company.id, 100, now=now, failovers=1, asked_model="backup")
+    discover_workloads(company.id, now=now)
+    with acting_for(company.id):
+        assert not Workload.objects.exists()
+    log_calls(company.id, 60, now=now + timedelta(minutes=1), start=5000)
+    discover_workloads(company.id, now=now + timedelta(minutes=2))
+    with acting_for(company.id):
+        assert Workload.objects.get().asked_model == "gpt-4o"
+
+
 def test_pairs_from_before_a_stance_was_stated_stay_out(company, now, settings):
     settings.MIN_PAIRS = 100
     log_calls(company.id, 150, now=now - timedelta(days=1))

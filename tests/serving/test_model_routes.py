@@ -101,7 +101,7 @@ def test_a_route_that_cannot_be_is_refused_and_says_why(owner, company):
     for asked, words in [
         (route((mine, "a"), (other, "b")), "same requests"),
         (route((mine, "a"), (mine, "a")), "two of these are the same"),
-        (route(*[(mine, str(number)) for number in range(6)]), "from 1 to 5"),
+        (route(*[(mine, str(number)) for number in range(6)]), "no more than 5"),
         (route(), "from 1 to 5"),
         (route((mine, "a\x00")), "Null characters"),
         (route((mine, "a"), asked_model=" "), "may not be blank"),

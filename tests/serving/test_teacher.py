@@ -1,6 +1,7 @@
 """Holds that an audit compares with the teacher's whole answer or with none."""
 
 import aiohttp
+import msgspec
 import pytest
 
 from ingestion.core.calls import Dialect
@@ -33,6 +34,14 @@ async def test_azure_is_asked_for_the_deployment_that_the_call_named_in_its_path
     seen = asked.seen[0]
     assert (seen.path, seen.headers["api-key"]) == ("/openai/v1/chat/completions", "sk-azure")
     assert seen.body == b'{"model":"prod",' + raw[1:] and "authorization" not in seen.headers
+
+
+async def test_a_body_that_names_its_model_in_no_way_that_can_be_changed_is_not_asked_with():
+    raw = b'{"model":{"a":1},"messages":[{"role":"user","content":"where is my pallet"}]}'
+    ask = msgspec.structs.replace(parse_ask(Dialect.OPENAI, request_of("x")), raw=raw, model="prod")
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(teacher.UnableToAsk):
+            await teacher.ask_teacher(teacher.Teacher("azure", "http://127.0.0.1:9", "sk"), ask, http=http)
 
 
 @pytest.mark.parametrize("stream", [False, True])

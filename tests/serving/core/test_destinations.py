@@ -3,7 +3,7 @@
 import pytest
 
 from ingestion.core.calls import Provider
-from serving.core.destinations import destinations_for, destinations_of, passes_on, speak_alike, target_at, twin_of
+from serving.core.destinations import destinations_for, destinations_of, passes_on, speak_alike, target_at
 from serving.core.snapshot import ProviderEntry, TenantEntry
 
 
@@ -66,20 +66,6 @@ def test_a_route_says_where_a_model_goes_and_the_star_where_all_others_do():
 )
 def test_what_a_path_becomes_at_its_destination(place, target, provider, expected):
     assert target_at(place, target, provider=provider) == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "twin", "deployment"),
-    [
-        (b"/openai/deployments/gpt%204o/chat/completions", b"/v1/chat/completions", "gpt 4o"),
-        (b"/openai/v1/responses", b"/v1/responses", ""),
-        (b"/openai/responses", b"/v1/responses", ""),
-        (b"/openai/deployments", b"/v1/deployments", ""),
-        (b"/openai/deployments/a/", b"/v1/deployments/a/", ""),
-    ],
-)
-def test_the_twin_of_azures_paths(path, twin, deployment):
-    assert twin_of(path) == (twin, deployment)
 
 
 def test_busy_and_broken_destinations_pass_a_call_on_and_a_refusal_of_the_call_itself_does_not():

@@ -108,6 +108,7 @@ class Stage:
     limits: tuple[LimitEntry, ...] = ()
     models: dict[str, tuple[ProviderEntry, ...]] = field(default_factory=dict)
     ask_usage: bool = False
+    rates: dict[str, Rates] = field(default_factory=lambda: dict(RATES))
 
     @property
     def spool_dir(self) -> Path:
@@ -172,7 +173,7 @@ class Stage:
             },
             vllm_urls=(self.urls["replica"],),
             encoder_urls=(self.urls["encoder"],),
-            rates=RATES,
+            rates=self.rates,
         )
         write_snapshot(self.directory / "snapshot.sealed", snapshot, key=snapshot_key(SECRET))
 

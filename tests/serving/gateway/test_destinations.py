@@ -2,16 +2,20 @@
 
 import json
 from contextlib import contextmanager
+from decimal import Decimal
 
+import msgspec
 import openai
 import pytest
 
 from ingestion.core.calls import Dialect
+from ingestion.core.rating import Rates
+from serving.core.limits import LimitEntry
 from serving.core.snapshot import ProviderEntry
 from tests.fakes.encoder import decision
 from tests.fakes.serve import Served, free_port
 from tests.fakes.teacher import EMBEDDED, ERROR_BODY, Teacher
-from tests.serving.gateway.cast import PLAIN, get, mark, openai_ask, opened, post, serve_gateway, student
+from tests.serving.gateway.cast import PLAIN, RATES, get, mark, openai_ask, opened, post, serve_gateway, student
 
 AZURE_PATH = "/openai/deployments/gpt-4o/chat/completions"
 VERSION = "api-version=2024-10-21"
@@ -22,12 +26,12 @@ def there(url: str, *, provider: str = "openai", model: str = "", name: str = ""
 
 
 @contextmanager
-def gateway_for(stage, models=None, *asks):
+def gateway_for(stage, models=None, *asks, rates=None, **route):
     """The stage with a gateway that knows these models, and a student for these asks."""
-    stage.models = models or {}
+    stage.models, stage.rates = models or {}, {**RATES, **(rates or {})}
     if asks:
         stage.encoder.decisions["routing-head-7"] = decision("track_shipment")
-        stage.cast_student(student(), *((ask, Dialect.OPENAI) for ask in asks))
+        stage.cast_student(student(), *((ask, Dialect.OPENAI) for ask in asks), **route)
     else:
         stage.publish()
     with serve_gateway(stage) as gateway:
@@ -89,6 +93,12 @@ async def test_a_student_answers_what_comes_by_azures_path(stage):
         "/openai/realtime",
         "/openai/v1/realtime/sessions",
         "/openai/deployments",
+        "/openai/deployments/../chat/completions",
+        "/openai/deployments/..%2f..%2fanthropic%2fv1/messages",
+        "/openai/deployments/a;b/chat/completions",
+        "/openai/deployments/a%252fb/chat/completions",
+        "/openai/%2fdeployments/x",
+        "/v1/%2forganization/admin_api_keys",
     ],
 )
 async def test_no_odd_spelling_of_azures_paths_passes(live, path):
@@ -181,3 +191,92 @@ async def test_embeddings_go_where_their_model_does(stage):
     assert second.seen[0].body == raw.replace(b"small", b"text-embedding-3-small")
     record = stage.record()
     assert (record.credential_id, record.failovers, record.input_tokens) == ("second", 1, 9)
+
+
+@pytest.mark.parametrize(
+    "path", ["/openai/deployments/x/responses", "/openai/deployments/x/messages", "/openai/v1/messages"]
+)
+async def test_what_azure_answers_as_something_else_is_no_call_of_ours(live, path):
+    body = {**openai_ask(), "input": "x", "max_tokens": 5}
+    await post(live.url, path=f"/openai/{path}", key="", headers={"api-key": PLAIN.plain}, json=body)
+    assert {record.reason for record in live.records(len(live.teacher.seen))} <= {"passed_through"}
+
+
+async def test_a_header_of_another_dialect_changes_nothing_on_azures_paths(stage):
+    stage.limits = (LimitEntry(id="l", measure="tokens", window="day", amount=30),)
+    headers = {"api-key": PLAIN.plain, "anthropic-version": "2023-06-01"}
+    with gateway_for(stage):
+        body = {"model": "small", "input": "x", "user": "alice"}
+        seen = [
+            await post(stage.url, path="/openai/v1/embeddings", key="", headers=headers, json=body) for _ in range(6)
+        ]
+    assert [got.status for got in seen] == [200, 200, 200, 200, 429, 429]
+    assert all(record.subject_hmac and record.input_tokens == 9 for record in stage.records(4))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/openai/v1/batches", "/openai/V1/batches", "/openai/%76%31/batches", "/openai/Deployments/x/audio/speech"),
+        *("/openai/deployments%2fx/audio/speech", "/openai/deployments/a%2faudio/speech"),
+        *("/openai/v1/video/generations/jobs", "/v1/Batches"),
+    ],
+)
+async def test_what_nobody_could_measure_is_refused_however_it_is_spelt(stage, path):
+    stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=10**9),)
+    with gateway_for(stage):
+        assert (await post(stage.url, path=path, key="", headers={"api-key": PLAIN.plain}, data=b"{}")).status in (
+            401,
+            403,
+        )
+    assert stage.teacher.seen == []
+
+
+async def test_what_is_set_aside_is_what_the_dearest_destination_may_take(stage):
+    stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=10**7),)  # one cent
+    first = there(stage.urls["teacher"], model="gpt-4o-mini", name="cheap")
+    rates = {"openai/gpt-4o-mini": Rates(*map(Decimal, ("0.1", "0.1", "0.1", "0.1")), currency="USD")}
+    ask = openai_ask("smart", max_tokens=1000)
+    with another_teacher() as (_, url):
+        for models, expected in (
+            ({"openai/smart": (first,)}, 200),
+            ({"openai/smart": (first, there(url, model="gpt-4o"))}, 429),
+        ):
+            with gateway_for(stage, models, rates=rates):
+                assert (await post(stage.url, json=ask)).status == expected
+
+
+async def test_the_price_is_that_of_the_deployment_whatever_the_body_says(live):
+    body = {"model": "cheap", "input": "x"}
+    path = "/openai/deployments/dear/embeddings"
+    await post(live.url, path=path, key="", headers={"api-key": PLAIN.plain}, json=body)
+    assert live.record().asked_model == "dear"
+
+
+async def test_a_name_that_cannot_be_told_apart_is_the_callers_to_mend(stage):
+    models = {"openai/smart": (there(stage.urls["teacher"], model="gpt-4o"),)}
+    raw = b'{"mod\\u0065l":"smart","messages":[{"role":"user","content":"x"}]}'
+    with gateway_for(stage, models):
+        got = await post(stage.url, data=raw, headers={"content-type": "application/json"})
+        odd = b'{"input":"x","model":{"a":1},"model":"smart"}'
+        other = await post(stage.url, path="/v1/embeddings", data=odd, headers={"content-type": "application/json"})
+    assert (got.status, json.loads(got.body)["error"]["param"]) == (400, "model")
+    assert other.status in (200, 400) and stage.records(1)[0].status in (200, 400)
+
+
+async def test_a_model_of_the_same_name_elsewhere_is_another_teacher(stage):
+    asked = openai_ask()
+    usual = there(stage.urls["teacher"])
+    with gateway_for(stage, {"openai/gpt-4o": (usual,)}, asked):
+        assert (await post(stage.url, json=asked)).headers["x-understudy-arm"] == "student"
+    elsewhere = msgspec.structs.replace(usual, teacher=f"openai {usual.base_url}")
+    with gateway_for(stage, {"openai/gpt-4o": (elsewhere,)}, asked):
+        assert (await post(stage.url, json=asked)).headers["x-understudy-arm"] == "teacher"
+
+
+async def test_what_stood_in_is_not_compared(stage):
+    gone = there(f"http://127.0.0.1:{free_port()}", name="gone")
+    models = {"openai/gpt-4o": (gone, there(stage.urls["teacher"]))}
+    with gateway_for(stage, models, openai_ask(), student_share=0.0, control_share=1.0):
+        assert (await post(stage.url, json=openai_ask())).headers["x-understudy-arm"] == "control"
+    assert stage.record().failovers == 1 and not stage.record().wants_shadow

@@ -274,3 +274,9 @@ async def test_the_provider_is_let_go_when_the_caller_leaves(live):
         with pytest.raises(TimeoutError):
             await http.get(f"{live.url}/v1/files/slow/content", headers=KEY, timeout=aiohttp.ClientTimeout(total=0.3))
     wait_for(lambda: live.teacher.left == 1)
+
+
+async def test_a_conversation_that_is_made_shorter_is_written_by_a_model_and_counts(live):
+    live.teacher.kept = b'{"object": "response.compaction", "model": "gpt-4o", "usage": {"input_tokens": 9}}'
+    await post(live.url, path="/v1/responses/compact", json={"model": "gpt-4o", "input": "x"})
+    assert live.record().input_tokens == 9
