@@ -169,8 +169,9 @@ def _candidate(
     call: Call, payload: object, workload: Workload, data_key: bytes, histories: "Histories"
 ) -> Candidate | str:
     """The pair a call makes, or the reason it makes none."""
-    stance = stance_at(histories.of(call), call.at)
-    facts = _refuse_facts(call, stance)
+    history = histories.of(call)
+    stance = stance_at(history, call.at)
+    facts = _refuse_facts(call, stance) if history else "provider_key_forgotten"
     if facts or payload is None:
         return facts or "no_payload"
     try:

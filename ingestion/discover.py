@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Q
 
 from ingestion.core.agreement import answer_schema, canonical, infer_kind
 from ingestion.core.answer_schema import find_excess
@@ -22,7 +22,7 @@ from ingestion.core.naming import name_of_prompt
 from ingestion.core.reading import is_storable
 from ingestion.core.suitability import Figures, judge
 from ingestion.core.templates import Template, UnableToLearnTemplate, extract_query, learn_template
-from ingestion.core.terms import TrafficSigns, is_engineered, looks_like_extraction
+from ingestion.core.terms import Stance, TrafficSigns, is_engineered, looks_like_extraction
 from ingestion.curate import LONGEST_QUERY
 from ingestion.models import Call, Fingerprint, Workload
 from ingestion.payloads import Pair, readable_pairs
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MIN_CALLS = 40  # fewer of one shape are not yet a habit
 SAMPLE = 200  # newest calls that name a workload, its kind and its template
+FORGOTTEN = "a key that has been forgotten"  # whose calls no stance lets in any more
 JUDGED = 1000  # newest calls that the verdict is on: more than there may be labels, many times over
 COMPARED = 200  # of their queries, how many are compared with each other
 MOST_TEXT = 16_000_000  # characters of answers held at once
@@ -136,15 +137,13 @@ def _refresh(tenant_id: UUID, now: datetime) -> None:
 
 def _stances(workload: Workload) -> dict[str, str]:
     """By the name of each credential that its calls went under; before any call named one, of all that could be."""
-    return dict(_terms(workload).values_list("name", "stance"))
-
-
-def _terms(workload: Workload) -> QuerySet[ProviderCredential]:
     lately = Call.answered_for(workload.id).order_by("-at").values_list("credential_id", flat=True)[:JUDGED]
     used = {one for one in lately if one is not None}
-    if used:
-        return ProviderCredential.objects.filter(id__in=used)
-    return ProviderCredential.objects.filter(provider=Dialect(workload.dialect).provider)
+    if not used:
+        able = ProviderCredential.objects.filter(provider=Dialect(workload.dialect).provider)
+        return dict(able.values_list("name", "stance"))
+    known = list(ProviderCredential.objects.filter(id__in=used).values_list("name", "stance"))
+    return dict(known if known else [(FORGOTTEN, Stance.FORBIDDEN.value)])
 
 
 def _is_worth_a_look(workload: Workload, pairs: int, now: datetime) -> bool:

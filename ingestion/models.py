@@ -39,7 +39,7 @@ class Workload(TenantOwned):
     delta = models.FloatField(default=0.1)
     promise = models.CharField(max_length=20, choices=Promise, default=Promise.PER_ANSWER)
     approval = models.CharField(max_length=20, choices=Approval, default=Approval.TENANT)
-    log_share = models.FloatField(default=1.0)  # of the calls whose content is kept
+    log_share = models.FloatField(default=1.0, db_default=1.0)  # of the calls whose content is kept
     left_out = models.JSONField(default=dict)  # reason → pairs, when too few were left for a dataset the last time
     curate_from = models.PositiveIntegerField(default=0)  # answered calls there must be before it is tried again
     found_at = models.DateTimeField()
@@ -77,9 +77,11 @@ class Call(TenantOwned):
     dialect = models.CharField(max_length=20)
     asked_model = models.CharField(max_length=120)
     answered_model = models.CharField(max_length=120, default="")
-    provider = models.CharField(max_length=20, default="")  # "" in rows from before it was told: the dialect's own
+    provider = models.CharField(
+        max_length=20, default="", db_default=""
+    )  # "" in rows from before it was told: the dialect's own
     credential_id = models.UUIDField(null=True)
-    failovers = models.PositiveSmallIntegerField(default=0)
+    failovers = models.PositiveSmallIntegerField(default=0, db_default=0)
     fingerprint = models.CharField(max_length=32, default="")
     workload_id = models.UUIDField(null=True)
     arm = models.CharField(max_length=20, choices=[(arm.value, arm.value) for arm in Arm])
@@ -107,7 +109,7 @@ class Call(TenantOwned):
     total_ms = models.FloatField(default=0)
     teacher_cost = models.DecimalField(null=True, **MONEY)  # what the provider charged; None where no price is known
     currency = models.CharField(max_length=3, default="USD")
-    content_kept = models.BooleanField(default=True)  # what was asked and answered, as it was recorded
+    content_kept = models.BooleanField(default=True, db_default=True)  # what was asked and answered, as it was recorded
     subject_hmac = models.CharField(max_length=64, default="")
 
     class Meta:

@@ -9,7 +9,7 @@ from typing import Self
 from django.db import transaction
 from django.db.models import Manager
 
-from ingestion.core.calls import Arm, CallRecord, Dialect, Usage
+from ingestion.core.calls import Arm, CallRecord, Dialect, Provider, Usage
 from ingestion.core.rating import Rates, cost
 from ingestion.models import Price
 from ingestion.price_list import SOURCE, ListedPrice, listed_prices, priced_as
@@ -90,17 +90,20 @@ class PriceBook:
             cached_input_tokens=record.cached_input_tokens,
             cache_write_tokens=record.cache_write_tokens,
         )
-        model, at = record.answered_model or record.asked_model, datetime.fromtimestamp(record.at, UTC)
-        provider = record.provider or Dialect(record.dialect).provider
+        provider, at = record.provider or Dialect(record.dialect).provider, datetime.fromtimestamp(record.at, UTC)
+        model = self.model_of(provider, record.asked_model, record.answered_model, at=at)
         return self.cost(provider=provider, model=model, usage=usage, at=at)
+
+    def model_of(self, provider: str, asked: str, answered: str, *, at: datetime) -> str:
+        """Which name a call is priced under: the answering model's, or a deployment's own where a price is entered."""
+        if provider == Provider.AZURE and self.rates(provider=provider, model=asked, at=at) is not None:
+            return asked
+        return answered or asked
 
     def _name(self, provider: str, model: str) -> tuple[str, str] | None:
         asked = (provider, model)
         if asked not in self._names:
-            known = asked in self._periods
-            self._names[asked] = (
-                asked if known else next((name for name in priced_as(*asked) if name in self._periods), None)
-            )
+            self._names[asked] = next((name for name in priced_as(*asked) if name in self._periods), None)
         return self._names[asked]
 
 

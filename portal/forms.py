@@ -252,28 +252,32 @@ def _with_checked_password(form: forms.Form, cleaned: dict[str, Any]) -> dict[st
 
 
 class ModelRouteForm(forms.Form):
-    """Where calls for a model go: the first destination, and up to two that are asked where it cannot answer."""
+    """Where calls for a model go: the first destination, and up to four that are asked where it cannot answer."""
+
+    PLACES = ("first", "second", "third", "fourth", "fifth")
 
     asked_model = forms.CharField(
         label="Calls for the model",
         max_length=120,
         help_text="As your code names it: the provider’s name, a deployment, or a name of your own. * is all others.",
     )
-    first = OneOfOurs(empty_label="Choose a key", required=True, label="Go under the key")
-    first_model = forms.CharField(
-        label="as the model", max_length=120, required=False, help_text="Empty: as your code names it."
-    )
-    second = OneOfOurs(empty_label="Nowhere else", label="and if that one cannot answer, under")
-    second_model = forms.CharField(label="as the model", max_length=120, required=False)
-    third = OneOfOurs(empty_label="Nowhere else", label="and if that one cannot, under")
-    third_model = forms.CharField(label="as the model", max_length=120, required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("first", "second", "third"):
+        for name in self.PLACES:
+            first = name == self.PLACES[0]
+            self.fields[name] = OneOfOurs(
+                empty_label="Choose one" if first else "Nowhere else",
+                required=first,
+                label="Go under the provider key" if first else "and if that one cannot answer, under",
+            )
             self.fields[name].queryset = ProviderCredential.objects.order_by("name")  # type: ignore[attr-defined]
+            hint = "Empty: as your code names it." if first else ""
+            self.fields[f"{name}_model"] = forms.CharField(
+                label="as the model", max_length=120, required=False, help_text=hint
+            )
 
     def destinations(self) -> list[Destination]:
         """In the order in which they are asked."""
-        told = [(self.cleaned_data[name], self.cleaned_data[f"{name}_model"]) for name in ("first", "second", "third")]
+        told = [(self.cleaned_data[name], self.cleaned_data[f"{name}_model"]) for name in self.PLACES]
         return [Destination(credential, model) for credential, model in told if credential is not None]

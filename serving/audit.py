@@ -134,7 +134,7 @@ def _claim_marked(rollout: Rollout, now: datetime) -> list[Audit]:
     room = max(BATCH - at_work, 0)
     known = Audit.objects.filter(rollout=rollout).values("call_id")
     since = Call.objects.filter(
-        workload_id=rollout.workload_id, at__gte=rollout.created_at, status=200, complete=True
+        workload_id=rollout.workload_id, at__gte=rollout.created_at, status=200, complete=True, failovers=0
     ).exclude(id__in=known)
     live = since.filter(wants_audit=True, arm=Arm.STUDENT, adapter=rollout.deployment.adapter.name)
     shadow = since.filter(wants_shadow=True).exclude(arm=Arm.STUDENT)
@@ -262,7 +262,7 @@ def _differs(kind: Kind, mine: str | None, teacher: Answer) -> bool:
 def _price(book: PriceBook, pair: Pair, answer: Answer) -> Decimal:
     """What the second answer cost, by length where its usage is not told; 0 where no price is known."""
     call, usage = pair.call, answer.usage or estimate_usage(pair.ask, answer)
-    model = answer.model or call.asked_model
+    model = book.model_of(call.asked_provider, call.asked_model, answer.model, at=call.at)
     return book.cost(provider=call.asked_provider, model=model, usage=usage, at=call.at) or Decimal(0)
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import groupby
 
 from ingestion.core.reading import is_storable
-from serving.core.destinations import speak_alike
+from serving.core.destinations import EVERY_MODEL, shared_dialect
 from serving.models import ModelRoute
 from tenants.events import record_event
 from tenants.models import ProviderCredential
@@ -39,37 +39,41 @@ def set_model_route(
     Raises UnableToRoute.
     """
     asked_model = asked_model.strip()
-    _check(asked_model, destinations)
+    dialect = _check(asked_model, destinations)
     named = {one.credential.id for one in destinations}
     if len(ProviderCredential.objects.select_for_update().filter(id__in=named)) < len(named):
         raise UnableToRoute("one of these keys has been forgotten meanwhile")
-    ModelRoute.objects.filter(asked_model=asked_model).delete()
+    route = {"dialect": dialect, "asked_model": asked_model}
+    ModelRoute.objects.filter(**route).delete()
     made = [
         ModelRoute.objects.create(
-            asked_model=asked_model, position=position, credential=one.credential, model=one.model.strip(), set_at=now
+            **route, position=position, credential=one.credential, model=one.model.strip(), set_at=now
         )
         for position, one in enumerate(destinations)
     ]
     there = [{"credential": str(one.credential.id), "model": one.model.strip()} for one in destinations]
-    record_event("model_route.set", now=now, actor=actor, asked_model=asked_model, destinations=there)
+    record_event("model_route.set", now=now, actor=actor, **route, destinations=there)
     return made
 
 
-def remove_model_route(asked_model: str, *, actor: str, now: datetime) -> bool:
-    """Have calls for a model go where others go. False if it had no route."""
-    removed, _ = ModelRoute.objects.filter(asked_model=asked_model).delete()
+def remove_model_route(asked_model: str, *, dialect: str, actor: str, now: datetime) -> bool:
+    """Have calls for a model go where others go. False if it had no route in the dialect."""
+    removed, _ = ModelRoute.objects.filter(dialect=dialect, asked_model=asked_model).delete()
     if removed:
-        record_event("model_route.removed", now=now, actor=actor, asked_model=asked_model)
+        record_event("model_route.removed", now=now, actor=actor, dialect=dialect, asked_model=asked_model)
     return bool(removed)
 
 
-def model_routes() -> list[tuple[str, list[ModelRoute]]]:
-    """Every route of the tenant in force, by the asked-for model."""
-    rows: Iterable[ModelRoute] = ModelRoute.objects.select_related("credential").order_by("asked_model", "position")
-    return [(asked_model, list(there)) for asked_model, there in groupby(rows, key=lambda one: one.asked_model)]
+def model_routes() -> list[list[ModelRoute]]:
+    """Every route of the tenant in force as its destinations, by the asked-for model."""
+    rows: Iterable[ModelRoute] = ModelRoute.objects.select_related("credential").order_by(
+        "asked_model", "dialect", "position"
+    )
+    return [list(route) for _, route in groupby(rows, key=lambda one: (one.asked_model, one.dialect))]
 
 
-def _check(asked_model: str, destinations: Sequence[Destination]) -> None:
+def _check(asked_model: str, destinations: Sequence[Destination]) -> str:
+    """The dialect of the requests that such a route takes. Raises UnableToRoute."""
     longest = 120
     names = [asked_model, *(one.model for one in destinations)]
     if not asked_model or any(len(name) > longest or not is_storable(name) for name in names):
@@ -78,8 +82,12 @@ def _check(asked_model: str, destinations: Sequence[Destination]) -> None:
         raise UnableToRoute(f"a route has from 1 to {MOST_DESTINATIONS} destinations")
     if len({(one.credential.id, one.model) for one in destinations}) < len(destinations):
         raise UnableToRoute("each destination is asked once: two of these are the same")
-    if not speak_alike(one.credential.provider for one in destinations):
+    if asked_model == EVERY_MODEL and any(one.model for one in destinations):
+        raise UnableToRoute(f"{EVERY_MODEL} is all other models, and each keeps its name: leave the names empty")
+    dialect = shared_dialect(one.credential.provider for one in destinations)
+    if dialect is None:
         raise UnableToRoute("all destinations of a route must take the same requests: Anthropic's are none of OpenAI's")
-    others = ModelRoute.objects.exclude(asked_model=asked_model).values("asked_model").distinct().count()
+    others = ModelRoute.objects.filter(position=0).exclude(dialect=dialect, asked_model=asked_model).count()
     if others >= MOST_ROUTES:
         raise UnableToRoute(f"there are {MOST_ROUTES} routes already: remove one first")
+    return dialect

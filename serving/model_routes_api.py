@@ -7,10 +7,11 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
-from rest_framework.generics import get_object_or_404
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from ingestion.core.calls import Provider
 from serving.model_routes import (
     MOST_DESTINATIONS,
     Destination,
@@ -33,15 +34,19 @@ class DestinationSerializer(serializers.Serializer[Any]):
 
 
 class ModelRouteSerializer(serializers.Serializer[Any]):
-    """Where calls for a model go, one after another; the model `*` is all that have no route of their own."""
+    """Where calls for a model go, one after another; the model `*` is all that have no route of their own. A route is
+    of the dialect that all its destinations take, so that two dialects may each have one for a name.
+    """
 
+    dialect = serializers.CharField(read_only=True)
     asked_model = serializers.CharField(max_length=120)
     destinations = serializers.ListField(child=DestinationSerializer(), max_length=MOST_DESTINATIONS)
 
 
 class AskedModelSerializer(serializers.Serializer[Any]):
-    """A model's name as callers say it."""
+    """A model's name as callers say it, and the dialect that they say it in."""
 
+    dialect = serializers.ChoiceField(choices=(Provider.OPENAI.value, Provider.ANTHROPIC.value, Provider.AZURE.value))
     asked_model = serializers.CharField(max_length=120)
 
 
@@ -53,7 +58,7 @@ class ModelRouteList(TenantView):
     @extend_schema(responses=ModelRouteSerializer(many=True))
     def get(self, request: Request) -> Response:
         """All of them, by the asked-for model."""
-        return Response([_shown(asked_model, there) for asked_model, there in model_routes()])
+        return Response([_shown(route) for route in model_routes()])
 
     @extend_schema(request=ModelRouteSerializer, responses={201: ModelRouteSerializer})
     def post(self, request: Request) -> Response:
@@ -61,15 +66,17 @@ class ModelRouteList(TenantView):
         asked = ModelRouteSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         told = asked.validated_data
-        destinations = [
-            Destination(get_object_or_404(ProviderCredential.objects.all(), id=one["credential_id"]), one["model"])
-            for one in told["destinations"]
-        ]
+        credentials = ProviderCredential.objects.in_bulk([one["credential_id"] for one in told["destinations"]])
         try:
+            named = [(credentials[one["credential_id"]], one["model"]) for one in told["destinations"]]
+        except KeyError as error:
+            raise serializers.ValidationError({"destinations": ["There is no such credential."]}) from error
+        try:
+            destinations = [Destination(*one) for one in named]
             made = set_model_route(told["asked_model"], destinations, actor=self.caller.actor, now=utc_now())
         except UnableToRoute as error:
             raise serializers.ValidationError(str(error)) from error
-        return Response(_shown(made[0].asked_model, made), status=status.HTTP_201_CREATED)
+        return Response(_shown(made), status=status.HTTP_201_CREATED)
 
 
 class ModelRouteRemoval(TenantView):
@@ -82,11 +89,11 @@ class ModelRouteRemoval(TenantView):
         """Calls for the model go where others go, within seconds."""
         asked = AskedModelSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
-        get_object_or_404(ModelRoute.objects.all(), asked_model=asked.validated_data["asked_model"], position=0)
-        remove_model_route(asked.validated_data["asked_model"], actor=self.caller.actor, now=utc_now())
+        if not remove_model_route(**asked.validated_data, actor=self.caller.actor, now=utc_now()):
+            raise NotFound
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-def _shown(asked_model: str, there: list[ModelRoute]) -> dict[str, Any]:
-    destinations = [{"credential_id": str(one.credential_id), "model": one.model} for one in there]
-    return {"asked_model": asked_model, "destinations": destinations}
+def _shown(route: list[ModelRoute]) -> dict[str, Any]:
+    destinations = [{"credential_id": str(one.credential_id), "model": one.model} for one in route]
+    return {"dialect": route[0].dialect, "asked_model": route[0].asked_model, "destinations": destinations}

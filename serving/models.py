@@ -165,13 +165,12 @@ class Rollout(TenantOwned):
 
 
 class ModelRoute(TenantOwned):
-    """One place where calls for a model go: a credential, and what the model is called there. The next is asked where
+    """One destination of calls for a model: a credential, and what the model is called there. The next is asked where
     the one before cannot answer. The model `*` stands for all that have no route of their own.
     """
 
-    EVERY: ClassVar = "*"
-
     id = models.UUIDField(primary_key=True, default=uuid4)
+    dialect = models.CharField(max_length=20)  # the provider whose requests it takes: openai, anthropic
     asked_model = models.CharField(max_length=120)
     position = models.PositiveSmallIntegerField()  # from 0
     credential = models.ForeignKey(ProviderCredential, on_delete=models.RESTRICT, related_name="+", db_constraint=False)
@@ -180,7 +179,9 @@ class ModelRoute(TenantOwned):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "asked_model", "position"], name="one_place_in_a_model_route")
+            models.UniqueConstraint(
+                fields=["tenant", "dialect", "asked_model", "position"], name="one_place_in_a_model_route"
+            )
         ]
 
 

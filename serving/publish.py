@@ -61,7 +61,7 @@ def _credentials() -> dict[UUID, list[ProviderCredential]]:
 
 def _model_routes() -> dict[UUID, list[ModelRoute]]:
     by_tenant: dict[UUID, list[ModelRoute]] = defaultdict(list)
-    for one in ModelRoute.across_tenants.order_by("asked_model", "position"):
+    for one in ModelRoute.across_tenants.order_by("dialect", "asked_model", "position"):
         by_tenant[one.tenant_id].append(one)
     return by_tenant
 
@@ -109,6 +109,7 @@ def _provider(credential: ProviderCredential, data_key: bytes) -> ProviderEntry:
         credential=open_credential(credential, data_key),
         provider=credential.provider,
         id=str(credential.id),
+        usual=credential.name == credential.provider,
         teacher="" if is_its_own else f"{credential.provider} {credential.base_url}",
     )
 

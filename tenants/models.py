@@ -59,7 +59,9 @@ class Tenant(models.Model):
     status = models.CharField(max_length=20, choices=Status, default=Status.ACTIVE)
     approval = models.CharField(max_length=20, choices=Approval, default=Approval.ASK_FIRST)
     log_content = models.BooleanField(default=True)
-    ask_usage = models.BooleanField(default=False)  # ask providers for a stream's usage where the caller does not
+    ask_usage = models.BooleanField(
+        default=False, db_default=False
+    )  # ask providers for a stream's usage where the caller does not
     data_key_sealed = models.BinaryField()
     savings_share = models.DecimalField(
         max_digits=5,

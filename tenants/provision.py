@@ -76,7 +76,9 @@ def store_credential(
     if known is None and ProviderCredential.objects.count() >= MOST_CREDENTIALS:
         raise UnableToStore(f"there are {MOST_CREDENTIALS} keys at providers already: forget one first")
     kept = known or ProviderCredential(provider=provider, name=name)
-    if kept.provider != provider or (name in PROVIDERS and name != provider):
+    if name in PROVIDERS and name != provider:
+        raise UnableToStore(f"“{name}” is what the usual key at {name} is called")
+    if kept.provider != provider:
         raise UnableToStore(f"“{name}” is the name of a key at another provider")
     base_url = base_url.removesuffix("/openai") if provider == AZURE else base_url  # which its paths begin with
     kept.base_url, kept.hint, kept.stance, kept.stance_at = base_url, secret[-4:], stance, now

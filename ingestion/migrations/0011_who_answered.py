@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="call",
             name="provider",
-            field=models.CharField(default="", max_length=20),
+            field=models.CharField(db_default="", default="", max_length=20),
         ),
         migrations.AddField(
             model_name="call",
@@ -20,6 +20,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="call",
             name="failovers",
-            field=models.PositiveSmallIntegerField(default=0),
+            field=models.PositiveSmallIntegerField(db_default=0, default=0),
         ),
     ]

@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="workload",
             name="log_share",
-            field=models.FloatField(default=1.0),
+            field=models.FloatField(db_default=1.0, default=1.0),
         ),
         migrations.AddConstraint(
             model_name="workload",
@@ -20,6 +20,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="call",
             name="content_kept",
-            field=models.BooleanField(default=True),
+            field=models.BooleanField(db_default=True, default=True),
         ),
     ]

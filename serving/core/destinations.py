@@ -57,10 +57,10 @@ def target_at(destination: ProviderEntry, target: str, *, provider: str) -> str:
     return (with_deployment(path, destination.model) if destination.model else path) + mark + query
 
 
-def speak_alike(providers: Iterable[str]) -> bool:
-    """Whether the same request can be sent to each of these."""
+def shared_dialect(providers: Iterable[str]) -> str | None:
+    """The provider whose requests each of these takes, if there is one."""
     named = set(providers)
-    return any(named <= set(speakers) for speakers in SPEAKERS.values())
+    return next((str(asked) for asked, speakers in SPEAKERS.items() if named <= set(speakers)), None)
 
 
 def passes_on(status: int) -> bool:

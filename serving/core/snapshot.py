@@ -32,6 +32,7 @@ class ProviderEntry(msgspec.Struct, frozen=True, kw_only=True):
     provider: str = Provider.OPENAI
     id: str = ""  # of the credential
     model: str = ""  # "": as the caller says
+    usual: bool = True  # the credential that calls go under where no route says more
     teacher: str = ""  # who answers there, where that is not the provider itself under its own address
 
 

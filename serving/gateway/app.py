@@ -145,7 +145,8 @@ def _counters(settings: Settings) -> SharedCounters | None:
 
 def _teachers(settings: Settings, metrics: Metrics) -> Teachers:
     upstream = PooledUpstream(timeout=settings.teacher_timeout, allow_private=settings.allow_private, metrics=metrics)
-    return Teachers(upstream, most=settings.tenant_in_flight, metrics=metrics)
+    silence = settings.failover_timeout
+    return Teachers(upstream, most=settings.tenant_in_flight, metrics=metrics, silence_before_next=silence)
 
 
 def _snapshot_figures(snapshots: SnapshotFile) -> tuple[int, int]:

@@ -17,9 +17,9 @@ AT_ONCE = 4096  # bytes: so many go into a pipe as one, beside those of other pr
 MOST_WAITING = 2**20  # bytes of lines that nobody has taken yet
 
 _FACTS = (
-    *("tenant_id", "key_id", "workload_id", "dialect", "arm", "reason", "adapter", "status", "finish", "stream"),
-    *("complete", "input_tokens", "output_tokens", "usage_estimated", "student_ms", "queue_ms", "first_byte_ms"),
-    "total_ms",
+    *("tenant_id", "key_id", "workload_id", "dialect", "provider", "credential_id", "failovers", "arm", "reason"),
+    *("adapter", "status", "finish", "stream", "complete", "input_tokens", "output_tokens", "usage_estimated"),
+    *("student_ms", "queue_ms", "first_byte_ms", "total_ms"),
 )
 
 

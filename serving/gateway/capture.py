@@ -106,9 +106,9 @@ class Recorder:
         """Append one record; returns when it is in the log as `commit.py` has it, or is counted as lost."""
         seconds = time.perf_counter() - call.started
         record = make_record(call, attempt, outcome, total_ms=seconds * 1000)
-        model = record.answered_model or record.asked_model
         paid = record.arm != Arm.STUDENT
-        call.reservation.settle(_use(call, outcome), provider=record.provider, model=model, paid=paid)
+        asked, answered = record.asked_model, record.answered_model
+        call.reservation.settle(_use(call, outcome), record.provider, asked=asked, answered=answered, paid=paid)
         try:
             self._spool.append(record)
             self._losses.failing = False
@@ -375,6 +375,8 @@ def call_headers(call: Call, attempt: Attempt) -> Headers:
         headers.append((b"x-understudy-workload", call.workload_id.encode()))
     if attempt.answer is not None:
         headers.append((b"x-understudy-adapter", attempt.adapter.encode()))
+    if call.failovers:
+        headers.append((b"x-understudy-failovers", b"%d" % call.failovers))
     return headers
 
 

@@ -1,7 +1,8 @@
-"""Asks a call's destinations in turn: where one cannot be reached, is busy or broken, the next is asked, while nothing
-of an answer has been passed on. A call whose answer the provider keeps has one destination.
+"""Asks a call's destinations in turn: where one cannot be reached, is busy, broken or silent, the next is asked, until
+one has given a status that is worth passing on. A call whose answer the provider keeps has one destination.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -75,9 +76,14 @@ async def _try(
     placed: Callable[[], None],
     teachers: Teachers,
 ) -> Reply | None:
-    """The answer, or None where the next should be asked, which is nearer than a second try here. Raises Refused."""
+    """The answer, or None where the next should be asked. Raises Refused."""
     try:
-        reply = await teachers.ask(request, caller, destination, method="POST", body=body, again=False, placed=placed)
+        async with asyncio.timeout(teachers.silence_before_next):
+            reply = await teachers.ask(
+                request, caller, destination, method="POST", body=body, again=True, patient=False, placed=placed
+            )
+    except TimeoutError:
+        return None
     except Refused as refused:
         if not refused.elsewhere:
             raise

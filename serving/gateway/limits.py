@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 
-from ingestion.core.calls import Ask, Dialect, Usage
+from ingestion.core.calls import Ask, Dialect, Provider, Usage
 from ingestion.core.rating import Rates
 from ingestion.price_list import priced_as
 from serving.core.limits import (
@@ -40,7 +40,7 @@ BUT_MONEY = EVERYTHING - MONEY
 
 logger = logging.getLogger(__name__)
 
-RatesOf = Callable[[str, str], Rates | None]  # by a provider and a model's name
+RatesOf = Callable[[str, str, str], Rates | None]  # by a provider, and a model's name as asked for and as answered
 
 
 class Reservation:
@@ -51,13 +51,13 @@ class Reservation:
         self.reserved = NOTHING
         self.rates: RatesOf | None = None
 
-    def settle(self, usage: Usage | None, *, provider: str, model: str, paid: bool) -> None:
-        """The call used so much of the provider's `model`; not `paid`: nobody charges the tenant for it. None: nobody
-        can say, so all that was set aside counts as used.
+    def settle(self, usage: Usage | None, provider: str, *, asked: str, answered: str, paid: bool) -> None:
+        """The call used so much of the provider's model; not `paid`: nobody charges the tenant for it. None: nobody can
+        say, so all that was set aside counts as used.
         """
         if not self.accounts:
             return
-        rates = self.rates(provider, model) if paid and self.rates else None
+        rates = self.rates(provider, asked, answered) if paid and self.rates else None
         self._settle(self.reserved if usage is None else demand(usage, rates))
 
     def __enter__(self) -> "Reservation":
@@ -81,7 +81,7 @@ class Limits:
         self._metrics = metrics
         self._clock = clock
         self._accounts: dict[str, Account] = {}
-        self._rates: tuple[int, dict[tuple[str, str], Rates | None]] = (0, {})
+        self._rates: tuple[int, dict[tuple[str, str, str], Rates | None]] = (0, {})
 
     async def reserve(
         self,
@@ -100,7 +100,7 @@ class Limits:
         limits = _limits_of(caller, snapshot)
         if limits:
             rates = partial(self._rates_of, snapshot)
-            dearest = _dearest(rates(one.provider, one.model or ask.model) for one in destinations)
+            dearest = _dearest(rates(one.provider, one.model or ask.model, "") for one in destinations)
             reservation.reserved, reservation.rates = _most(ask, route, dearest), rates
             workload_id = route.workload_id if route else None
             await self._take(reservation, limits, caller, ask.dialect, workload_id=workload_id, measures=measures)
@@ -172,15 +172,20 @@ class Limits:
             logger.error("limits are counted by this process alone: the shared counters do not answer")
         self._metrics.counted_alone += 1
 
-    def _rates_of(self, snapshot: Snapshot, provider: str, model: str) -> Rates | None:
-        model = model[:LONGEST_MODEL]
+    def _rates_of(self, snapshot: Snapshot, provider: str, asked: str, answered: str) -> Rates | None:
+        """By the answering model's name; of a deployment, where one is entered, by its own."""
+        asked, answered = asked[:LONGEST_MODEL], answered[:LONGEST_MODEL]
+        named = (provider, asked, answered if provider == Provider.AZURE else "")
+        if answered and provider != Provider.AZURE:
+            named = (provider, answered, "")
         version, found = self._rates
         if version != snapshot.version or len(found) >= MOST_RATES:
             found = {}
             self._rates = (snapshot.version, found)
-        if (provider, model) not in found:
-            found[provider, model] = find_rates(snapshot.rates, priced_as(provider, model))
-        return found[provider, model]
+        if named not in found:
+            names = [name for model in named[1:] if model for name in priced_as(provider, model)]
+            found[named] = find_rates(snapshot.rates, names or [(provider, "")])
+        return found[named]
 
 
 def _limits_of(caller: Caller, snapshot: Snapshot) -> Collection[LimitEntry]:

@@ -57,6 +57,7 @@ class Settings:
     tenant_body_bytes: int = 268_435_456  # of one tenant's bodies that are held at a time
     student_timeout: float = 3.0  # at the most: one that has been quick for a while gets less
     teacher_timeout: float = 600.0  # of silence: to the first byte, or between two reads
+    failover_timeout: float = 120.0  # of silence to the first byte, where there is another destination
     call_log: bool = False  # whether each call is a line on the standard output
     allow_private: bool = False  # whether a provider's address may lead to what only our own machines should reach
 
@@ -64,8 +65,8 @@ class Settings:
 def read_settings(environ: Mapping[str, str]) -> Settings:
     """Read SNAPSHOT_FILE, SPOOL_DIR, SECRET_KEY (of which PRODUCTION takes no default), GATEWAY_HOST, GATEWAY_PORT,
     GATEWAY_PROCESSES, MAX_BODY_BYTES, MAX_PASSED_BYTES, SPOOL_MAX_BYTES, CAPTURE_ACK, TENANT_IN_FLIGHT,
-    TENANT_BODY_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL), ANSWERS_URL (without
-    PRODUCTION, or VALKEY_URL), CALL_LOG, PROVIDER_ALLOW_PRIVATE and PRODUCTION.
+    TENANT_BODY_BYTES, STUDENT_TIMEOUT_S, TEACHER_TIMEOUT_S, FAILOVER_TIMEOUT_S, COUNTERS_URL (or VALKEY_URL),
+    ANSWERS_URL (without PRODUCTION, or VALKEY_URL), CALL_LOG, PROVIDER_ALLOW_PRIVATE and PRODUCTION.
 
     Raises UnableToStart.
     """
@@ -94,6 +95,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         tenant_body_bytes=int(_number(environ, "TENANT_BODY_BYTES", default=268_435_456, low=65_536, high=1e12)),
         student_timeout=_number(environ, "STUDENT_TIMEOUT_S", default=3.0, low=0.01, high=60),
         teacher_timeout=_number(environ, "TEACHER_TIMEOUT_S", default=600.0, low=0.01, high=3600),
+        failover_timeout=_number(environ, "FAILOVER_TIMEOUT_S", default=120.0, low=0.01, high=3600),
         call_log=_flag(environ, "CALL_LOG", default=False),
         allow_private=_flag(environ, "PROVIDER_ALLOW_PRIVATE", default=not production),
     )

@@ -111,15 +111,24 @@ class _Errand(Unshown, frozen=True):
 
 
 class Teachers:
-    """All lanes of this process. `most` bounds the calls in flight on each, and those that wait besides."""
+    """All lanes of this process. `most` bounds the calls in flight on each, and those that wait besides. A destination
+    that is not the last may be silent for `silence_before_next` seconds before the next one is asked.
+    """
 
     def __init__(
-        self, upstream: Upstream, *, most: int, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        upstream: Upstream,
+        *,
+        most: int,
+        metrics: Metrics,
+        silence_before_next: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._upstream = upstream
         self._most = most
         self.metrics = metrics
+        self.silence_before_next = silence_before_next
         self._lanes: dict[tuple[str, str, str], Lane] = {}
 
     async def ask(
@@ -131,20 +140,24 @@ class Teachers:
         method: str,
         body: Body,
         again: bool,
+        patient: bool = True,
         placed: Callable[[], None] = lambda: None,
     ) -> Reply:
         """Send the caller's request to one of the tenant's own destinations. Raises Refused.
 
-        `again`: it may be sent a second time where the provider did not work on it, or asks for that. `placed` is
-        called once the call has its place, which the reply holds until it is closed.
+        `again`: it may be sent a second time where the provider did not work on it, or asks for that. Not `patient`: it
+        waits for nothing, neither for a place nor as long as a busy provider asks for. `placed` is called once the call
+        has its place, which the reply holds until it is closed.
         """
         lane = self._lane(caller.key.tenant_id, destination)
         if not lane.take(most=self._most):
+            if not patient:
+                raise too_many_in_flight(self._most)
             await lane.wait(most=self._most)
         placed()
         reply = None
         try:
-            reply = await self._ask(lane, _errand(request, destination, method, body), again=again)
+            reply = await self._ask(lane, _errand(request, destination, method, body), again=again, patient=patient)
         finally:
             if reply is None:
                 lane.leave()
@@ -164,7 +177,7 @@ class Teachers:
             lane = self._lanes[key] = Lane()
         return lane
 
-    async def _ask(self, lane: Lane, errand: _Errand, *, again: bool) -> Reply:
+    async def _ask(self, lane: Lane, errand: _Errand, *, again: bool, patient: bool) -> Reply:
         lane.retries = earn(lane.retries)
         try:
             reply = await self._try(lane, errand)
@@ -174,7 +187,7 @@ class Teachers:
             self.metrics.count_retry(why="unreachable")
             await asyncio.sleep(BEFORE_AGAIN)
         else:
-            wait = wait_asked_for(reply.status, reply.headers) if again else None
+            wait = wait_asked_for(reply.status, reply.headers) if again and patient else None
             if wait is None or not lane.take_retry():
                 return reply
             reply.close()
@@ -206,7 +219,12 @@ class Teachers:
 
 
 def _errand(request: Request, destination: ProviderEntry, method: str, body: Body) -> _Errand:
-    headers = sent_headers(request.headers, provider=destination.provider, credential=destination.credential)
+    headers = sent_headers(
+        request.headers,
+        provider=destination.provider,
+        credential=destination.credential,
+        usual=destination.usual,
+    )
     if not isinstance(body, bytes):  # whose length only the caller knows
         headers += [(name, value.strip()) for name, value in request.headers if name == b"content-length"]
     target = target_at(destination, request.target, provider=request.provider)

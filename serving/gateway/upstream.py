@@ -25,6 +25,7 @@ NEVER_SENT = HOP_BY_HOP | {
     *(b"host", b"content-length", b"authorization", b"x-api-key", b"api-key", b"accept-encoding", b"cookie"),
     *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
 }
+ACCOUNT = frozenset({b"openai-organization", b"openai-project"})
 NEVER_RETURNED = HOP_BY_HOP | {b"set-cookie"}
 OURS = b"x-understudy-"
 _CREDENTIAL_HEADERS: dict[str, tuple[bytes, bytes]] = {
@@ -96,12 +97,13 @@ class Upstream(Protocol):
         ...
 
 
-def sent_headers(given: Headers, *, provider: str, credential: str) -> Headers:
+def sent_headers(given: Headers, *, provider: str, credential: str, usual: bool = True) -> Headers:
     """The caller's headers as the teacher gets them: no hop-by-hop ones, none of ours, the tenant's own credential.
 
-    `given` has lower-case names (as ASGI does). The body is asked for unencoded, so that capture can read it.
+    `given` has lower-case names (as ASGI does). The body is asked for unencoded, so that capture can read it. Under
+    another credential than the `usual` one, the caller's account is nobody's business, and would be refused.
     """
-    dropped = _dropped(NEVER_SENT, given)
+    dropped = _dropped(NEVER_SENT if usual else NEVER_SENT | ACCOUNT, given)
     kept = [pair for pair in given if pair[0] not in dropped and not pair[0].startswith(OURS)]
     kept += [(b"accept-encoding", b"identity"), (b"via", VIA)]
     name, scheme = _CREDENTIAL_HEADERS[provider]

@@ -16,6 +16,7 @@ class Migration(migrations.Migration):
             name="ModelRoute",
             fields=[
                 ("id", models.UUIDField(default=uuid.uuid4, primary_key=True, serialize=False)),
+                ("dialect", models.CharField(max_length=20)),
                 ("asked_model", models.CharField(max_length=120)),
                 ("position", models.PositiveSmallIntegerField()),
                 ("model", models.CharField(default="", max_length=120)),
@@ -42,7 +43,7 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     models.UniqueConstraint(
-                        fields=("tenant", "asked_model", "position"), name="one_place_in_a_model_route"
+                        fields=("tenant", "dialect", "asked_model", "position"), name="one_place_in_a_model_route"
                     )
                 ],
             },

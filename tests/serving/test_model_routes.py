@@ -1,5 +1,7 @@
 """Model routes and several credentials: through the API, the portal and the snapshot, and a rival has none of them."""
 
+import re
+
 import pytest
 
 from serving.models import ModelRoute
@@ -68,13 +70,26 @@ def test_a_route_is_set_replaced_and_removed_and_the_log_says_so(owner, company)
     mine = credential(company)
     owner.send("post", "model-routes", 201, **route((mine, "a"), (mine, "b")))
     owner.send("post", "model-routes", 201, **route((mine, "c")))
-    assert owner.read("model-routes") == [route((mine, "c"))]
-    owner.send("post", "model-routes/remove", 204, asked_model="smart")
-    owner.send("post", "model-routes/remove", 404, asked_model="smart")
+    assert owner.read("model-routes") == [{"dialect": "openai", **route((mine, "c"))}]
+    owner.send("post", "model-routes/remove", 204, dialect="openai", asked_model="smart")
+    owner.send("post", "model-routes/remove", 404, dialect="openai", asked_model="smart")
     assert owner.read("model-routes") == []
     with acting_for(company.id):
         kinds = Event.objects.filter(kind__startswith="model_route").order_by("at", "id").values_list("kind", flat=True)
         assert sorted(kinds) == ["model_route.removed", "model_route.set", "model_route.set"]
+
+
+def test_two_dialects_have_each_its_own_route_for_a_name(owner, company, now):
+    for name in ("openai", "anthropic"):
+        owner.send("post", "model-routes", 201, **route((credential(company, name), ""), asked_model="*"))
+    assert [one["dialect"] for one in owner.read("model-routes")] == ["anthropic", "openai"]
+    providers = make_snapshot(now).tenants[str(company.id)].providers
+    assert {name: there[0].provider for name, there in providers.items()} == {
+        "openai": "openai",
+        "anthropic": "anthropic",
+    }
+    owner.send("post", "model-routes/remove", 204, dialect="anthropic", asked_model="*")
+    assert [one["dialect"] for one in owner.read("model-routes")] == ["openai"]
 
 
 def test_a_key_sets_no_route_and_forgets_no_credential(owner, machine, company):
@@ -82,16 +97,17 @@ def test_a_key_sets_no_route_and_forgets_no_credential(owner, machine, company):
     machine.send("post", "model-routes", 403, **route((mine, "a")))
     machine.send("post", f"credentials/{mine}/remove", 403)
     owner.send("post", "model-routes", 201, **route((mine, "a")))
-    machine.send("post", "model-routes/remove", 403, asked_model="smart")
+    machine.send("post", "model-routes/remove", 403, dialect="openai", asked_model="smart")
     assert count(company) == 1
 
 
 def test_a_rivals_credential_is_no_destination_and_its_routes_are_not_there(owner, company, rival):
-    owner.send("post", "model-routes", 404, **route((credential(rival), "a")))
+    said = owner.send("post", "model-routes", 400, **route((credential(rival), "a")))
+    assert said == {"destinations": ["There is no such credential."]}
     stranger = sit_down(rival.user)
     owner.send("post", "model-routes", 201, **route((credential(company), "a")))
     assert stranger.read("model-routes") == []
-    stranger.send("post", "model-routes/remove", 404, asked_model="smart")
+    stranger.send("post", "model-routes/remove", 404, dialect="openai", asked_model="smart")
     stranger.send("post", f"credentials/{credential(company)}/remove", 404)
     assert (count(company), count(rival)) == (1, 0)
 
@@ -105,6 +121,7 @@ def test_a_route_that_cannot_be_is_refused_and_says_why(owner, company):
         (route(), "from 1 to 5"),
         (route((mine, "a\x00")), "Null characters"),
         (route((mine, "a"), asked_model=" "), "may not be blank"),
+        (route((mine, "a"), asked_model="*"), "each keeps its name"),
     ]:
         assert words in str(owner.send("post", "model-routes", 400, **asked))
     assert count(company) == 0
@@ -114,7 +131,7 @@ def test_a_credential_is_forgotten_unless_a_route_leads_to_it(owner, company, no
     second = owner.send("post", "credentials", 201, **SECOND)
     owner.send("post", "model-routes", 201, **route((second["id"], "a")))
     assert "change the route first" in str(owner.send("post", f"credentials/{second['id']}/remove", 400))
-    owner.send("post", "model-routes/remove", 204, asked_model="smart")
+    owner.send("post", "model-routes/remove", 204, dialect="openai", asked_model="smart")
     owner.send("post", f"credentials/{second['id']}/remove", 204)
     owner.send("post", f"credentials/{second['id']}/remove", 404)
     assert {one["name"] for one in owner.read("credentials")["results"]} == {"openai", "anthropic"}
@@ -124,7 +141,9 @@ def test_a_name_is_one_key_at_one_provider(owner):
     owner.send("post", "credentials", 201, **SECOND)
     said = owner.send("post", "credentials", 400, **{**SECOND, "provider": "anthropic"})
     assert "another provider" in str(said)
-    assert "another provider" in str(owner.send("post", "credentials", 400, **{**SECOND, "name": "anthropic"}))
+    assert "the usual key at anthropic" in str(
+        owner.send("post", "credentials", 400, **{**SECOND, "name": "anthropic"})
+    )
     owner.send("post", "credentials", 400, **{**SECOND, "name": "no slug"})
 
 
@@ -135,11 +154,19 @@ def test_the_portal_sets_and_removes_routes_and_forgets_keys(company):
     assert browser.submit("/settings/model-routes", data, on="/settings").status_code == 302
     page = browser.get("/settings").content.decode()
     assert "<code>smart</code>" in page and "as <code>gpt-4o</code>" in page
+    change = re.search(r'href="(\?route=[-0-9a-f]+)#routes"', page)[1]
+    filled = browser.get(f"/settings{change}").content.decode()
+    assert 'value="smart"' in filled and 'value="gpt-4o"' in filled and f'value="{mine}" selected' in filled
     mixed = browser.submit("/settings/model-routes", {**data, "second": other}, on="/settings")
     assert mixed.status_code == 400 and "same requests" in mixed.content.decode()
     browser.submit(f"/settings/credentials/{mine}/remove", on="/settings")
     assert "change the route first" in browser.get("/settings").content.decode()
-    assert browser.submit("/settings/model-routes/remove", {"asked_model": "smart"}, on="/settings").status_code == 302
+    assert (
+        browser.submit(
+            "/settings/model-routes/remove", {"asked_model": "smart", "dialect": "openai"}, on="/settings"
+        ).status_code
+        == 302
+    )
     browser.submit(f"/settings/credentials/{mine}/remove", on="/settings")
     with acting_for(company.id):
         assert [one.name for one in ProviderCredential.objects.all()] == ["anthropic"]

@@ -3,7 +3,7 @@
 import pytest
 
 from ingestion.core.calls import Provider
-from serving.core.destinations import destinations_for, destinations_of, passes_on, speak_alike, target_at
+from serving.core.destinations import destinations_for, destinations_of, passes_on, shared_dialect, target_at
 from serving.core.snapshot import ProviderEntry, TenantEntry
 
 
@@ -74,5 +74,5 @@ def test_busy_and_broken_destinations_pass_a_call_on_and_a_refusal_of_the_call_i
 
 
 def test_one_request_cannot_go_to_two_dialects():
-    assert speak_alike(["openai", "azure"]) and speak_alike(["anthropic"])
-    assert not speak_alike(["openai", "anthropic"]) and set(Provider) == {"openai", "anthropic", "azure"}
+    assert shared_dialect(["azure", "openai"]) == "openai" and shared_dialect(["anthropic"]) == "anthropic"
+    assert shared_dialect(["openai", "anthropic"]) is None and set(Provider) == {"openai", "anthropic", "azure"}

@@ -87,11 +87,12 @@ async def test_old_addresses_are_better_than_none(server):
     known = Names()
     await known.resolve("a.example", 443)
     server.missing = True
-    for _ in range(3):
+    for times in (2, 3, 4):
         server.now += names.FRESH_SECONDS
-        assert await known.resolve("a.example", 443) == FOUND
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while len(server.asked) < times:  # behind the answer's back, once the time before is over
+                assert await known.resolve("a.example", 443) == FOUND
+                await asyncio.sleep(0)
     assert len(server.asked) == 4
 
 
