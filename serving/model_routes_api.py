@@ -46,7 +46,7 @@ class ModelRouteSerializer(serializers.Serializer[Any]):
 class AskedModelSerializer(serializers.Serializer[Any]):
     """A model's name as callers say it, and the dialect that they say it in."""
 
-    dialect = serializers.ChoiceField(choices=(Provider.OPENAI.value, Provider.ANTHROPIC.value, Provider.AZURE.value))
+    dialect = serializers.ChoiceField(choices=(Provider.OPENAI.value, Provider.ANTHROPIC.value))
     asked_model = serializers.CharField(max_length=120)
 
 

@@ -201,7 +201,7 @@ async def _dispatch(
         raise no_upgrade()
     if b"via" in request.fields and _came_from_here(request):
         raise loop()
-    if method == "POST" and _is_call(request, raw_path):
+    if method == "POST" and request.path in CALLS and _is_answered_here(request, raw_path):
         if answers is not None and HEADER in request.fields:
             await answer_once(request, gateway, answers)
         else:
@@ -212,12 +212,12 @@ async def _dispatch(
         raise no_such_path()
 
 
-def _is_call(request: Request, raw_path: bytes) -> bool:
-    """Whether a POST is one of the calls that are answered here. A deployment answers chat completions."""
+def _is_answered_here(request: Request, raw_path: bytes) -> bool:
+    """Whether a path of Azure's stands for the call that its twin is. A deployment answers chat completions."""
     if request.provider != Provider.AZURE:
-        return request.path in CALLS
-    plain = request.path in AZURE_CALLS and not is_odd(raw_path)
-    return plain and (not request.path_model or request.dialect is Dialect.OPENAI)
+        return True
+    is_plain = request.path in AZURE_CALLS and not is_odd(raw_path)
+    return is_plain and (not request.path_model or request.dialect is Dialect.OPENAI)
 
 
 def _came_from_here(request: Request) -> bool:

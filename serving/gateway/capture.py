@@ -23,7 +23,7 @@ from serving.gateway.authenticate import Caller
 from serving.gateway.call_log import CallLog
 from serving.gateway.commit import Losses
 from serving.gateway.limits import LONGEST_MODEL, Reservation
-from serving.gateway.memory import Hold
+from serving.gateway.memory import UNCOUNTED, Hold
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
@@ -146,6 +146,7 @@ class Capture:
         self._parts: list[bytes] = []
         self._size = 0
         self._hold = call.hold
+        self._came = 0  # bytes
         self._most = MOST_CAPTURED
         self._queue_ms = 0.0
         self._first_byte_ms = 0.0
@@ -205,8 +206,9 @@ class Capture:
         """Take what came, and give what of it is to be passed on."""
         if not self._first_byte_ms:
             self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
-        if self._hold is not None and not self._hold.take(len(chunk)):
-            self._let_go()
+        self._came += len(chunk)
+        if self._came > UNCOUNTED:
+            self._hold_more(min(len(chunk), self._came - UNCOUNTED))
         if self._reader is not None:
             self._reader.feed(chunk)
         if self._hider is not None:
@@ -221,8 +223,10 @@ class Capture:
             self._parts.clear()  # it will not be kept, so it is not held either
         return chunk
 
-    def _let_go(self) -> None:
-        """There is no room for more of it: it passes through unread, and is recorded as far as that goes."""
+    def _hold_more(self, size: int) -> None:
+        """Where there is no room for more of it, it passes through unread, and is recorded as far as that goes."""
+        if self._hold is None or self._hold.take(size):
+            return
         self._hold, self._most = None, -1
         self._recorder.count_let_go()
         if self._reader is not None:

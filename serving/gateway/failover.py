@@ -3,7 +3,7 @@ one has given a status that is worth passing on. A call whose answer the provide
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -44,7 +44,25 @@ class Heard:
         return put_model(self.ask.raw, self._span, model)
 
 
-async def ask_in_turn(
+def ask_in_turn(
+    request: Request,
+    caller: Caller,
+    destinations: Sequence[ProviderEntry],
+    *,
+    turn: Callable[[int], bytes],
+    again: bool,
+    placed: Callable[[], None],
+    teachers: Teachers,
+) -> Awaitable[Reply]:
+    """The answer of the first destination that gives one, or what the last one said. `turn` is told the number of each
+    that is asked, from 0, and gives the body for it; `again` is as in `Teachers.ask`. Raises Refused.
+    """
+    if len(destinations) > 1:
+        return _ask_in_turn(request, caller, destinations, turn=turn, again=again, placed=placed, teachers=teachers)
+    return teachers.ask(request, caller, destinations[0], method="POST", body=turn(0), again=again, placed=placed)
+
+
+async def _ask_in_turn(
     request: Request,
     caller: Caller,
     destinations: Sequence[ProviderEntry],
@@ -54,9 +72,6 @@ async def ask_in_turn(
     placed: Callable[[], None],
     teachers: Teachers,
 ) -> Reply:
-    """The answer of the first destination that gives one, or what the last one said. `turn` is told the number of each
-    that is asked, from 0, and gives the body for it; `again` is as in `Teachers.ask`. Raises Refused.
-    """
     last = len(destinations) - 1
     for number, destination in enumerate(destinations[:-1]):
         reply = await _try(request, caller, destination, body=turn(number), placed=placed, teachers=teachers)

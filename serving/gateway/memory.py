@@ -2,7 +2,7 @@
 
 from typing import Self
 
-UNCOUNTED = 65_536  # bytes of a call's bodies that nobody counts: the number of its tenant's calls bounds those
+UNCOUNTED = 65_536  # bytes of a body that nobody counts: the number of its tenant's calls bounds those
 
 
 class Memory:
@@ -30,13 +30,12 @@ class Memory:
 class Hold:
     """What one call holds: `with Hold(memory) as hold:` around all of it. Its tenant is known once its key is."""
 
-    __slots__ = ("_memory", "_seen", "size", "tenant_id")
+    __slots__ = ("_memory", "size", "tenant_id")
 
     def __init__(self, memory: Memory, tenant_id: str = "") -> None:
         self.tenant_id = tenant_id
         self.size = 0
         self._memory = memory
-        self._seen = 0
 
     @property
     def most(self) -> int:
@@ -44,15 +43,10 @@ class Hold:
         return self._memory.most
 
     def take(self, size: int) -> bool:
-        """Hold so many bytes more, of which the first few count for nothing; False where that would be too many."""
-        self._seen += size
-        more = self._seen - UNCOUNTED - self.size
-        if more <= 0:
-            return True
-        if not self._memory.take(self.tenant_id, more):
-            self._seen -= size
+        """Hold so many bytes more, beyond the first UNCOUNTED of a body; False where that would be too many."""
+        if not self._memory.take(self.tenant_id, size):
             return False
-        self.size += more
+        self.size += size
         return True
 
     def __enter__(self) -> Self:
@@ -61,4 +55,4 @@ class Hold:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self.size:
             self._memory.give_back(self.tenant_id, self.size)
-            self.size = self._seen = 0
+            self.size = 0

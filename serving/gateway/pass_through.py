@@ -27,7 +27,7 @@ from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
 from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import Reservation
-from serving.gateway.memory import Hold
+from serving.gateway.memory import UNCOUNTED, Hold
 from serving.gateway.refusals import (
     Refused,
     body_incomplete,
@@ -154,9 +154,10 @@ class Uplink(Departure):
         """The body once all of it is here, so that it can be sent again. Raises BrokenOff like `parts`, and where there
         is no room for it.
         """
-        held = []
+        held, size = [], 0
         async for part in self.parts():
-            if not self._hold.take(len(part)):
+            size += len(part)
+            if size > UNCOUNTED and not self._hold.take(min(len(part), size - UNCOUNTED)):
                 self.refusal = too_much_held(self._hold.most)
                 raise BrokenOff
             held.append(part)
@@ -178,7 +179,8 @@ class Uplink(Departure):
         self._size += len(part)
         if self._size > self._limit:
             self.refusal = too_large(self._limit)
-        if self._size > self._kept or not self._hold.take(len(part)):
+        counted = min(len(part), self._size - UNCOUNTED)
+        if self._size > self._kept or (counted > 0 and not self._hold.take(counted)):
             self._kept = -1
             self._whole.clear()
         else:

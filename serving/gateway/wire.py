@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self
 
 from ingestion.core.calls import Dialect, Unshown
+from serving.gateway.memory import UNCOUNTED
 
 Message = dict[str, Any]
 Scope = Mapping[str, Any]
@@ -47,7 +48,7 @@ class TooMuch(Exception):
 
 
 async def read_body(request: Request, *, limit: int, take: Callable[[int], bool]) -> bytes:
-    """The whole request body. Each part is held only if `take` says yes to its size.
+    """The whole request body. What is beyond UNCOUNTED bytes is held only if `take` says yes to its size.
 
     Raises TooLarge (unread, if it can), TooMuch, Gone.
     """
@@ -62,7 +63,7 @@ async def read_body(request: Request, *, limit: int, take: Callable[[int], bool]
         size += len(part)
         if size > limit:
             raise TooLarge
-        if not take(len(part)):
+        if size > UNCOUNTED and not take(min(len(part), size - UNCOUNTED)):
             raise TooMuch
         parts.append(part)
         if not message.get("more_body", False):

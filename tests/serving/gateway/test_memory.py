@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from serving.gateway.memory import UNCOUNTED, Hold, Memory
+from serving.gateway.memory import Hold, Memory
 from tests.serving.gateway.cast import PLAIN, RIVAL, get, openai_ask, opened, post, serve_gateway
 
 ROOM = 1_000_000
@@ -19,13 +19,13 @@ def live(stage):
         yield stage
 
 
-def test_what_is_held_is_counted_by_tenant_beyond_the_first_of_each_call_and_given_back():
+def test_what_is_held_is_counted_by_tenant_and_given_back():
     memory = Memory(100)
     with Hold(memory, "one") as hold, Hold(memory, "two") as other:
-        assert hold.take(UNCOUNTED) and hold.take(60) and not hold.take(41) and hold.take(40)
-        assert other.take(UNCOUNTED + 100) and not other.take(1)
+        assert hold.take(60) and not hold.take(41) and hold.take(40)
+        assert other.take(100) and not other.take(1)
     with Hold(memory, "one") as hold:
-        assert hold.take(UNCOUNTED + 100)
+        assert hold.take(100)
 
 
 async def half_sent(port: int, key: str, *, size: int):
