@@ -100,6 +100,17 @@ def the_company():
     return Company(member.tenant, member.user, key, None)
 
 
+def set_a_route(portal, page, scheme):
+    page.goto(f"{portal}/settings")
+    page.click("summary:has-text('Set a route')")
+    page.fill("[name=asked_model]", "smart")
+    page.select_option("[name=first]", label="openai")
+    page.fill("[name=first_model]", "gpt-4o")
+    shoot(page, f"{scheme}-route")
+    page.click("button:has-text('Set it')")
+    assert "openai as gpt-4o" in page.inner_text("#routes table")
+
+
 def test_a_person_signs_up_makes_a_key_and_finds_their_way(portal, page, scheme):
     page.goto(portal)
     assert page.url.endswith("/login?next=/")
@@ -156,14 +167,7 @@ def test_a_person_signs_up_makes_a_key_and_finds_their_way(portal, page, scheme)
     page.click("button:has-text('Set the limit')")
     assert "$500.00 a month" in page.inner_text("table")
     shoot(page, f"{scheme}-limits")
-    page.goto(f"{portal}/settings")
-    page.click("summary:has-text('Set a route')")
-    page.fill("[name=asked_model]", "smart")
-    page.select_option("[name=first]", label="openai")
-    page.fill("[name=first_model]", "gpt-4o")
-    shoot(page, f"{scheme}-route")
-    page.click("button:has-text('Set it')")
-    assert "openai as gpt-4o" in page.inner_text("#routes table")
+    set_a_route(portal, page, scheme)
     for name, path in {
         "calls": "/calls",
         "call": f"/calls/{world.call}",
