@@ -77,9 +77,7 @@ class Call(TenantOwned):
     dialect = models.CharField(max_length=20)
     asked_model = models.CharField(max_length=120)
     answered_model = models.CharField(max_length=120, default="")
-    provider = models.CharField(
-        max_length=20, default="", db_default=""
-    )  # "" in rows from before it was told: the dialect's own
+    provider = models.CharField(max_length=20, default="", db_default="")  # "" in older rows: the dialect's own
     credential_id = models.UUIDField(null=True)
     failovers = models.PositiveSmallIntegerField(default=0, db_default=0)
     fingerprint = models.CharField(max_length=32, default="")

@@ -82,7 +82,10 @@ def _tenant(
     limits: list[LimitEntry],
 ) -> TenantEntry:
     data_key = open_data_key(tenant.id, bytes(tenant.data_key_sealed))
-    opened = {one.id: _provider(one, data_key) for one in credentials}
+    usual: dict[str, UUID] = {}  # by provider
+    for credential in ProviderCredential.in_usual_order(credentials):
+        usual.setdefault(credential.provider, credential.id)
+    opened = {one.id: _provider(one, data_key, usual=one.id == usual[one.provider]) for one in credentials}
     routed: dict[str, list[ProviderEntry]] = defaultdict(list)
     for one in model_routes:
         if one.credential_id in opened:  # else it is newer than what was read before
@@ -102,14 +105,14 @@ def _tenant(
     )
 
 
-def _provider(credential: ProviderCredential, data_key: bytes) -> ProviderEntry:
+def _provider(credential: ProviderCredential, data_key: bytes, *, usual: bool) -> ProviderEntry:
     is_its_own = credential.base_url == settings.TEACHER_BASE_URLS.get(credential.provider)
     return ProviderEntry(
         base_url=credential.base_url,
         credential=open_credential(credential, data_key),
         provider=credential.provider,
         id=str(credential.id),
-        usual=credential.name == credential.provider,
+        usual=usual,
         teacher="" if is_its_own else f"{credential.provider} {credential.base_url}",
     )
 

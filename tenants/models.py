@@ -1,5 +1,6 @@
 """Rows of *who*: tenants, people, keys, credentials, and the log of what happened with its webhooks."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, Self
@@ -152,7 +153,12 @@ class ProviderCredential(TenantOwned):
     @classmethod
     def usual_first(cls) -> list["ProviderCredential"]:
         """All of the tenant in force, each provider's usual one before its others."""
-        return sorted(cls.objects.all(), key=lambda one: (one.name != one.provider, one.name))
+        return cls.in_usual_order(cls.objects.all())
+
+    @staticmethod
+    def in_usual_order(credentials: Iterable["ProviderCredential"]) -> list["ProviderCredential"]:
+        """Of one tenant: each provider's usual one before its others."""
+        return sorted(credentials, key=lambda one: (one.name != one.provider, one.name))
 
 
 class Event(TenantOwned):

@@ -102,9 +102,8 @@ class Ask(Unshown, frozen=True, kw_only=True):
     tool_choice: str | None = None  # auto, none, required, or a tool's name
     response_format: str | None = None  # canonical JSON of the asked-for format, None for plain text
     stream: bool = False
-    include_usage: bool | None = (
-        None  # OpenAI's stream_options.include_usage; None: it says nothing of a stream's options
-    )
+    # OpenAI's stream_options.include_usage; None: it says nothing of a stream's options
+    include_usage: bool | None = None
     max_tokens: int | None = None
     n: int = 1
     logprobs: bool = False
@@ -150,7 +149,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     answered_model: str = ""
     provider: str = ""  # whose answer it is, or would have been; "" in older records: the dialect's own
     credential_id: str | None = None  # the tenant's key there, by whose terms a pair comes in
-    failovers: int = 0  # places that were asked in vain before the one that answered
+    failovers: int = 0  # destinations that were asked in vain before the one that answered
     fingerprint: str = ""
     workload_id: str | None = None
     arm: str = Arm.TEACHER

@@ -15,7 +15,6 @@ SPEAKERS: dict[str, Sequence[str]] = {
     Provider.AZURE: (Provider.AZURE,),
     Provider.ANTHROPIC: (Provider.ANTHROPIC,),
 }
-_BUSY = frozenset({429, 529})
 
 
 def destinations_for(tenant: TenantEntry, provider: str, model: str) -> Sequence[ProviderEntry]:
@@ -65,4 +64,4 @@ def shared_dialect(providers: Iterable[str]) -> str | None:
 
 def passes_on(status: int) -> bool:
     """Whether another destination may answer what this one did not: it is busy, or broken."""
-    return status in _BUSY or status >= 500
+    return status == 429 or status >= 500

@@ -165,9 +165,7 @@ async def _serve(scope: Scope, receive: Receive, send: Send, running: Running) -
     fields = dict(scope["headers"])
     azure = raw_path.startswith(AZURE)
     path, path_model = twin_of(raw_path) if azure else (raw_path, "")
-    dialect = CALLS.get(path) or _spoken_dialect(fields)
-    if azure:
-        dialect = AZURE_CALLS.get(path, Dialect.OPENAI)  # whatever the headers say
+    dialect = _spoken_dialect(path, fields, azure=azure)
     request = Request(
         dialect=dialect,
         target=(raw_path + b"?" + query if query else raw_path).decode("latin-1"),
@@ -252,6 +250,10 @@ PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 PLAIN = {b"/healthz": _answer_health, b"/readyz": _answer_readiness, b"/metrics": _answer_metrics}
 
 
-def _spoken_dialect(headers: dict[bytes, bytes]) -> Dialect:
-    """The dialect of a caller whose path does not tell."""
+def _spoken_dialect(path: bytes, headers: dict[bytes, bytes], *, azure: bool) -> Dialect:
+    """The path's, or that of the headers where it does not tell; on a path of Azure's they tell nothing."""
+    if azure:
+        return AZURE_CALLS.get(path, Dialect.OPENAI)
+    if path in CALLS:
+        return CALLS[path]
     return Dialect.ANTHROPIC if b"anthropic-version" in headers else Dialect.OPENAI

@@ -81,7 +81,7 @@ class Limits:
         self._metrics = metrics
         self._clock = clock
         self._accounts: dict[str, Account] = {}
-        self._rates: tuple[int, dict[tuple[str, str, str], Rates | None]] = (0, {})
+        self._rates: tuple[int, dict[tuple[str, ...], Rates | None]] = (0, {})
 
     async def reserve(
         self,
@@ -174,16 +174,14 @@ class Limits:
 
     def _rates_of(self, snapshot: Snapshot, provider: str, asked: str, answered: str) -> Rates | None:
         """By the answering model's name; of a deployment, where one is entered, by its own."""
-        asked, answered = asked[:LONGEST_MODEL], answered[:LONGEST_MODEL]
-        named = (provider, asked, answered if provider == Provider.AZURE else "")
-        if answered and provider != Provider.AZURE:
-            named = (provider, answered, "")
+        models = (asked, answered) if provider == Provider.AZURE else (answered or asked,)
+        named = (provider, *(model[:LONGEST_MODEL] for model in models if model))
         version, found = self._rates
         if version != snapshot.version or len(found) >= MOST_RATES:
             found = {}
             self._rates = (snapshot.version, found)
         if named not in found:
-            names = [name for model in named[1:] if model for name in priced_as(provider, model)]
+            names = [name for model in named[1:] for name in priced_as(provider, model)]
             found[named] = find_rates(snapshot.rates, names or [(provider, "")])
         return found[named]
 

@@ -66,6 +66,15 @@ def test_without_a_route_calls_go_under_the_credential_of_the_providers_name(own
     assert tenants[str(company.id)].models == tenants[str(rival.id)].models == {}
 
 
+def test_the_only_key_at_a_provider_is_its_usual_one_whatever_it_is_called(owner, company, now):
+    owner.send("post", "credentials", 201, **SECOND)
+    two = make_snapshot(now).tenants[str(company.id)].providers["openai"][0]
+    owner.send("post", f"credentials/{credential(company)}/remove", 204)
+    one = make_snapshot(now).tenants[str(company.id)].providers["openai"][0]
+    assert (two.credential, two.usual) == ("sk-openai-North", True)
+    assert (one.credential, one.usual) == ("sk-eu-0123456789", True)
+
+
 def test_a_route_is_set_replaced_and_removed_and_the_log_says_so(owner, company):
     mine = credential(company)
     owner.send("post", "model-routes", 201, **route((mine, "a"), (mine, "b")))
