@@ -5,9 +5,10 @@ ARGS ?=
 ENGINE := tests/serving/engine  # apart: to import vLLM takes half a minute, and each of three would
 FAST := -m "not engine" --ignore=$(ENGINE) -n 3 --dist worksteal
 COUNTED := --cov --cov-report=
+NATIVE := .state/native
 unexport PYTHONDONTWRITEBYTECODE  # where it is set, each of a hundred processes compiles its packages anew
 
-.PHONY: help install demo up test cover covered sure bench bench-gateway chaos replay lock
+.PHONY: help install demo up test native cover covered sure bench bench-gateway chaos replay lock
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -26,6 +27,10 @@ test: install ## all tests, on real PostgreSQL, Valkey, Celery, HTTP and vLLM; A
 	@$(if $(ARGS),,$(PY) -m pytest $(ENGINE) $(if $(CI),$(COUNTED) --cov-append))
 	@$(if $(ARGS),,$(PY) -m pytest -m engine tests/journeys)
 	@$(if $(ARGS),,$(if $(CI),$(MAKE) --no-print-directory covered))
+
+native: install ## the gateway's tests once more, on a copy whose hot path is compiled, as it is in the image
+	@$(PY) deploy/compile.py $(NATIVE)
+	@cd $(NATIVE) && PYTHONPATH=. $(CURDIR)/$(PY) -m pytest tests/serving/gateway -n 3 --dist worksteal -p no:cacheprovider
 
 cover: install ## branch coverage: 85 % of everything, 95 % of every core; CI holds both
 	@$(PY) -m pytest $(FAST) $(COUNTED)
@@ -51,11 +56,13 @@ replay: install ## FILE=… ARGS="--alpha 0.05 --delta 0.1 --student head"
 	@$(PY) manage.py replay $(FILE) $(ARGS)
 
 bench: install ## speed and memory, measured side by side
-	@$(PY) -m bench.gateway
+	@$(PY) deploy/compile.py $(NATIVE)
+	@$(PY) -m bench.gateway --tree $(NATIVE)
 	@$(PY) -m bench.engine
 
 bench-gateway: install ## ours, LiteLLM, Portkey and a Rust router side by side; sets them up the first time
-	@$(PY) -m bench.peers $(ARGS)
+	@$(PY) deploy/compile.py $(NATIVE)
+	@$(PY) -m bench.peers --tree $(NATIVE) $(ARGS)
 
 chaos: install ## kill PostgreSQL, gateway and Valkey under load; 0 if no call was lost or doubled
 	@$(PY) -m bench.chaos

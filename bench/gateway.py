@@ -21,6 +21,7 @@ from serving.gateway.settings import snapshot_key
 from serving.gateway.snapshot_file import write_snapshot
 from tenants.core.keys import mint_key
 
+ROOT = Path(__file__).resolve().parents[1]
 KEY = mint_key(b"b" * 32)
 SECRET = b"a secret for measurements, and for nothing else"
 PORT = 18902
@@ -50,13 +51,19 @@ def upstream(core: int, make: Callable[[], asyncio.Protocol] = Upstream) -> Iter
 
 
 @contextmanager
-def gateway(core: int) -> Iterator[Target]:
-    """Ours, in one process on this core."""
+def gateway(core: int, tree: Path = ROOT) -> Iterator[Target]:
+    """Ours, in one process on this core, from this tree: the one that we are in, or a compiled copy."""
     with tempfile.TemporaryDirectory() as directory:
         publish(Path(directory) / "snapshot")
         paths = {"SNAPSHOT_FILE": f"{directory}/snapshot", "SPOOL_DIR": f"{directory}/spool"}
-        environ = {**os.environ, **paths, "SECRET_KEY": SECRET.decode(), "GATEWAY_PORT": str(PORT)}
-        process = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=environ)
+        environ = {
+            **os.environ,
+            **paths,
+            "SECRET_KEY": SECRET.decode(),
+            "GATEWAY_PORT": str(PORT),
+            "PYTHONPATH": os.pathsep.join([str(tree), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]),
+        }
+        process = subprocess.Popen([sys.executable, "-m", "serving.gateway"], env=environ, cwd=tree)
         try:
             os.sched_setaffinity(process.pid, {core})
             spool = Path(directory) / "spool"
@@ -73,9 +80,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     options.add_argument("--connections", type=int, default=64)
+    options.add_argument(
+        "--tree", type=Path, default=ROOT, help="whose gateway: a copy that deploy/compile.py made, say"
+    )
     chosen = options.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    with upstream(cores[-1]), gateway(cores[0]) as ours:
+    with upstream(cores[-1]), gateway(cores[0], chosen.tree.resolve()) as ours:
         print(HEADINGS)
         for name, connections, stream in (
             (f"whole answers, {chosen.connections} connections", chosen.connections, False),

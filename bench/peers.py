@@ -17,13 +17,14 @@ import venv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench.gateway import gateway, upstream
+from bench.gateway import ROOT, gateway, upstream
 from bench.load import CHUNKS, HEADINGS, UPSTREAM, Measured, Target, measure, wait_until_ready
 
-HOME = Path(__file__).resolve().parents[1] / ".state" / "bench"
+HOME = ROOT / ".state" / "bench"
 LITELLM = "1.106.12"
 PORTKEY = "1.15.2"
 HONO = "1.3.3"  # later ones break Portkey's streams
@@ -200,13 +201,15 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--only", default="litellm,portkey,router", help="which of the others")
+    options.add_argument("--tree", type=Path, default=ROOT, help="whose gateway is ours: a compiled copy, say")
     chosen = options.parse_args()
     HOME.mkdir(parents=True, exist_ok=True)
     cores = sorted(os.sched_getaffinity(0))
     others = [OTHERS[name] for name in chosen.only.split(",") if name]
     with ExitStack() as stack:
         stack.enter_context(upstream(cores[-1]))
-        targets = [stack.enter_context(opened(cores[0])) for opened in (direct, gateway, *others)]
+        ours = partial(gateway, tree=chosen.tree.resolve())
+        targets = [stack.enter_context(opened(cores[0])) for opened in (direct, ours, *others)]
         for load in LOADS:
             with awake(cores) if load.connections == 1 else ExitStack():
                 show(load, compare(targets, load, rounds=chosen.rounds, seconds=chosen.seconds))

@@ -122,7 +122,7 @@ def read_tokens(usage: Json, name: str) -> int:
 
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL takes the text: no NUL, and nothing that is no Unicode."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    return "\x00" not in text and not any(0xD800 <= ord(character) <= 0xDFFF for character in text)
 
 
 def _may_repeat(raw: bytes, names: Iterable[str]) -> bool:

@@ -11,6 +11,18 @@ import msgspec
 from ingestion.core import anthropic_wire, openai_wire, responses_wire
 from ingestion.core.calls import Answer, Dialect, Finish, ToolCall, Usage
 from ingestion.core.reading import UnableToParse
+from ingestion.core.sse_events import (
+    AnthropicDelta,
+    AnthropicEvent,
+    Block,
+    Choice,
+    Delta,
+    Function,
+    Item,
+    decode_anthropic,
+    decode_openai,
+    decode_responses,
+)
 
 _DONE = (b"data: [DONE]", b"data:[DONE]")
 MAX_CALLS = 128  # tool calls of one answer
@@ -18,85 +30,6 @@ MAX_LINE_BYTES = 2**20  # a line that never ends must not fill the memory
 MAX_STREAM_BYTES = 32 * 2**20  # nor a stream that never does
 
 
-class _Function(msgspec.Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _Call(msgspec.Struct, gc=False):
-    index: int = 0
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _OpenAIEvent(msgspec.Struct, gc=False):
-    """A chunk, or an error in its place; fields that are not read here are skipped unparsed."""
-
-    model: str | None = None
-    choices: list[_Choice] | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-
-
-class _Start(msgspec.Struct, gc=False):
-    model: str = ""
-    usage: dict[str, Any] | None = None
-
-
-class _Block(msgspec.Struct, gc=False):
-    type: str = ""
-    text: str | None = None
-    name: str | None = None
-
-
-class _AnthropicDelta(msgspec.Struct, gc=False):
-    text: str | None = None
-    partial_json: str | None = None
-    stop_reason: str | None = None
-
-
-class _AnthropicEvent(msgspec.Struct, gc=False):
-    """Any of the dialect's events: which fields are there depends on `type`."""
-
-    type: str = ""
-    index: int = 0
-    message: _Start | None = None
-    content_block: _Block | None = None
-    delta: _AnthropicDelta | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
-
-
-class _Item(msgspec.Struct, gc=False):
-    type: str = ""
-    name: str | None = None
-
-
-class _ResponsesEvent(msgspec.Struct, gc=False):
-    """Any of the dialect's events: which fields are there depends on `type`."""
-
-    type: str = ""
-    output_index: int = 0
-    delta: Any = None
-    item: _Item | None = None
-    response: dict[str, Any] | None = None
-
-
-# Typed decoding skips what nobody reads: half the time of a whole parse, on the one path that runs once a token.
-_decode_openai = msgspec.json.Decoder(_OpenAIEvent).decode
-_decode_anthropic = msgspec.json.Decoder(_AnthropicEvent).decode
-_decode_responses = msgspec.json.Decoder(_ResponsesEvent).decode
 _TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
 _LAST_EVENTS = ("response.completed", "response.incomplete")
 _FAILURES = ("response.failed", "error")
@@ -121,11 +54,7 @@ class StreamReader:
         self.finished = False
         self.broken = False
         self.output_chars = 0
-        self._read_event = {
-            Dialect.OPENAI: self._read_openai,
-            Dialect.RESPONSES: self._read_responses,
-            Dialect.ANTHROPIC: self._read_anthropic,
-        }[dialect]
+        self._dialect = dialect
         self._bytes = 0
         self._line = bytearray()  # the line that has not ended yet
         self._data: list[bytes] = []  # the data lines of the event that has not ended yet
@@ -198,12 +127,17 @@ class StreamReader:
 
     def _end_event(self, data: bytes) -> None:
         try:
-            self._read_event(data)
+            if self._dialect is Dialect.OPENAI:
+                self._read_openai(data)
+            elif self._dialect is Dialect.ANTHROPIC:
+                self._read_anthropic(data)
+            else:
+                self._read_responses(data)
         except (msgspec.MsgspecError, ValueError, RecursionError, UnableToParse):
             self.broken = True
 
     def _read_openai(self, data: bytes) -> None:
-        event = _decode_openai(data)
+        event = decode_openai(data)
         if event.error is not None:
             self.broken = True
             return
@@ -211,7 +145,7 @@ class StreamReader:
         if event.usage is not None:
             self._usage = responses_wire.read_either_usage(event.usage)
         for choice in event.choices or ():
-            delta = choice.delta or _Delta()
+            delta = choice.delta or Delta()
             text = delta.content or delta.refusal
             if text:
                 self.output_chars += len(text)
@@ -220,13 +154,13 @@ class StreamReader:
             if choice.index == 0:
                 self._read_choice(choice, delta)
 
-    def _read_choice(self, choice: _Choice, delta: _Delta) -> None:
+    def _read_choice(self, choice: Choice, delta: Delta) -> None:
         """Take in a piece of the first choice: the only one that becomes the Answer."""
         if text := delta.content or delta.refusal:
             self._texts.append(text)
             self._refused = self._refused or not delta.content
         for call in delta.tool_calls or ():
-            function = call.function or _Function()
+            function = call.function or Function()
             if len(self._calls) >= MAX_CALLS and call.index not in self._calls:
                 self.broken = True
                 return
@@ -237,7 +171,7 @@ class StreamReader:
             self._finish = openai_wire.read_finish(choice.finish_reason)
 
     def _read_anthropic(self, data: bytes) -> None:
-        event = _decode_anthropic(data)
+        event = decode_anthropic(data)
         if event.error is not None:
             self.broken = True
         elif event.type == "content_block_delta" and event.delta is not None:
@@ -251,7 +185,7 @@ class StreamReader:
         elif event.type == "message_stop":
             self.finished = True
 
-    def _start_block(self, index: int, block: _Block) -> None:
+    def _start_block(self, index: int, block: Block) -> None:
         if len(self._calls) >= MAX_CALLS:
             self.broken = True
         elif block.type == "tool_use":
@@ -260,7 +194,7 @@ class StreamReader:
             self._texts.append(block.text)
             self.output_chars += len(block.text)
 
-    def _extend_block(self, index: int, delta: _AnthropicDelta) -> None:
+    def _extend_block(self, index: int, delta: AnthropicDelta) -> None:
         if delta.text:
             self._texts.append(delta.text)
             self.output_chars += len(delta.text)
@@ -269,7 +203,7 @@ class StreamReader:
             if index in self._calls:
                 self._calls[index].arguments.append(delta.partial_json)
 
-    def _end_message(self, event: _AnthropicEvent) -> None:
+    def _end_message(self, event: AnthropicEvent) -> None:
         """Output tokens are known only here: before it the announced count is a stub, so `usage` stays None."""
         if event.delta is not None:
             self._finish = anthropic_wire.read_finish(event.delta.stop_reason)
@@ -279,7 +213,7 @@ class StreamReader:
             self._usage = anthropic_wire.read_usage(self._counts)
 
     def _read_responses(self, data: bytes) -> None:
-        event = _decode_responses(data)
+        event = decode_responses(data)
         if event.type in _TEXT_DELTAS and isinstance(event.delta, str):
             self._texts.append(event.delta)
             self._refused = self._refused or event.type == _TEXT_DELTAS[1]
@@ -298,7 +232,7 @@ class StreamReader:
         elif event.type in _FAILURES:
             self.broken = True
 
-    def _start_item(self, index: int, item: _Item) -> None:
+    def _start_item(self, index: int, item: Item) -> None:
         if item.type != "function_call":
             return
         if len(self._calls) >= MAX_CALLS:

@@ -17,16 +17,18 @@ from serving.core.routing import Route, choose
 from serving.core.snapshot import RouteEntry, Snapshot
 from serving.gateway.attempt import NOT_TRIED, Attempt, Students, attempt
 from serving.gateway.authenticate import Caller, authenticate
-from serving.gateway.capture import Call, Capture, Recorder, call_headers, student_outcome
+from serving.gateway.call import Call
+from serving.gateway.capture import Capture, Recorder, call_headers, student_outcome
 from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
 from serving.gateway.memory import Hold, Memory
+from serving.gateway.messages import Departure, make_call_id, read_body, send_whole
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large, too_much_held
 from serving.gateway.relay import relay
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
-from serving.gateway.wire import Departure, Request, Send, TooLarge, TooMuch, make_call_id, read_body, send_whole
+from serving.gateway.wire import Request, Send, TooLarge, TooMuch
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,10 @@ async def read_call(request: Request, gateway: Gateway, hold: Hold) -> tuple[Cal
     hold.tenant_id = caller.key.tenant_id
     try:
         raw = await read_body(request, limit=gateway.max_body_bytes, take=hold.take)
-    except TooLarge as error:
-        raise too_large(gateway.max_body_bytes) from error
-    except TooMuch as error:
-        raise too_much_held(gateway.memory.most) from error
+    except TooLarge as long:
+        raise too_large(gateway.max_body_bytes) from long
+    except TooMuch as much:
+        raise too_much_held(gateway.memory.most) from much
     if (now := snapshot_in_force(gateway)) is not snapshot:
         caller = authenticate(request, now)
     return caller, raw
@@ -200,7 +202,7 @@ async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Heard, reques
         capture.refuse(status=refused.status)
         refused.extra = capture.headers
         await capture.settle()
-        raise
+        raise refused
     finally:
         if reply is not None:
             reply.close()

@@ -20,6 +20,7 @@ from serving.gateway.capture import Recorder
 from serving.gateway.commit import Log, open_log
 from serving.gateway.limits import Limits
 from serving.gateway.memory import Memory
+from serving.gateway.messages import send_whole
 from serving.gateway.metrics import Metrics
 from serving.gateway.once import HEADER, answer_once
 from serving.gateway.pass_through import may_pass, pass_through
@@ -31,7 +32,7 @@ from serving.gateway.slot import Slot
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
 from serving.gateway.upstream import VIA
-from serving.gateway.wire import Gone, Receive, Request, Scope, Send, send_whole
+from serving.gateway.wire import Gone, Receive, Request, Scope, Send
 from serving.kept_answers import KeptAnswers
 
 CALLS = {

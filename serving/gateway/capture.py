@@ -3,13 +3,13 @@
 import hmac
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import Protocol
 
 import msgspec
 
-from ingestion.core.calls import Answer, Arm, Ask, CallRecord, Unshown, Usage, body_context
+from ingestion.core.calls import Answer, Arm, CallRecord, Usage, body_context
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
 from ingestion.core.usage_chunk import UsageHider
@@ -17,13 +17,12 @@ from ingestion.spool import UnableToRecord
 from serving.core.estimate import CHARS_PER_TOKEN, Lengths
 from serving.core.limits import most_input
 from serving.core.routing import Route
-from serving.core.snapshot import ProviderEntry
 from serving.gateway.attempt import NOT_TRIED, Attempt
-from serving.gateway.authenticate import Caller
+from serving.gateway.call import Call, Outcome
 from serving.gateway.call_log import CallLog
 from serving.gateway.commit import Losses
-from serving.gateway.limits import LONGEST_MODEL, Reservation
-from serving.gateway.memory import UNCOUNTED, Hold
+from serving.gateway.limits import LONGEST_MODEL
+from serving.gateway.memory import UNCOUNTED
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
@@ -40,45 +39,6 @@ class Appends(Protocol):
     def append(self, record: CallRecord) -> None:
         """Take the record as safely as it was asked to. Raises UnableToRecord."""
         ...
-
-
-class Call(Unshown, frozen=True, kw_only=True):
-    """One call once it is routed. `at` is seconds since the epoch, `started` a reading of perf_counter."""
-
-    id: str
-    caller: Caller
-    ask: Ask
-    fingerprint: str
-    workload_id: str | None
-    route: Route
-    at: float
-    started: float
-    destinations: Sequence[ProviderEntry]  # where it may be sent, in the order in which they are asked
-    failovers: int = 0  # how many of them were asked in vain
-    sampled: bool = True  # its content is to be kept
-    hold: Hold | None = None  # of memory, where it is counted
-    reservation: Reservation = msgspec.field(default_factory=Reservation)  # of the tenant's limits
-    understood: bool = True  # False: the request passed through, and is in no dialect that we read
-    asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
-
-    @property
-    def destination(self) -> ProviderEntry:
-        """Where it is sent."""
-        return self.destinations[self.failovers]
-
-
-class Outcome(Unshown, frozen=True, kw_only=True):
-    """What was answered, as far as it got. `body` is what the caller was sent, unencoded; None if it was too much."""
-
-    status: int
-    complete: bool
-    body: bytes | None
-    answer: Answer | None
-    usage: Usage
-    estimated: bool
-    first_byte_ms: float
-    queue_ms: float = 0.0
-    written: int = 0  # tokens of all that was written, by length; of a stream without the events around it
 
 
 class Recorder:

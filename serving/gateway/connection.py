@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from mypy_extensions import mypyc_attr
 
 from serving.gateway.wire import Headers
 
@@ -18,10 +19,12 @@ LAST_STATUS = 599
 JOINED = 65_536  # bytes of a request that are copied once rather than sent as two
 
 
+@mypyc_attr(native_class=False)
 class Silent(TimeoutError):
     """The provider has sent nothing for too long."""
 
 
+@mypyc_attr(native_class=False)
 class Broken(ConnectionError):
     """The connection ended too early, or what came on it is no answer."""
 
@@ -92,12 +95,14 @@ class Exchange:
             self._waiter = None
 
 
-class Connection(asyncio.Protocol):
-    """A connection on which one exchange at a time takes place.
+class Connection:
+    """A connection on which one exchange at a time takes place; an `asyncio.Protocol` in all but its bases.
 
     `timeout` is seconds of silence while an answer is awaited. `freed` is called with the connection when it may serve
     another call, `lost` once when it is closed, however that came.
     """
+
+    __deletable__ = ("_parser",)  # mypyc wants to know
 
     # Where the one answer that is being read stands: see `_start_answer`.
     _headers: Headers

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application
 
-from serving.gateway.wire import Gone, Headers, Message, join_head
+from serving.gateway.messages import join_head
+from serving.gateway.wire import Gone, Headers, Message
 
 MOST_BUFFERED = 65_536  # bytes of a body that nobody has asked for, before reading stops
 JOINED = 65_536  # bytes that are copied once rather than sent as two

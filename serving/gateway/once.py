@@ -22,9 +22,10 @@ from ingestion.core.sse import StreamReader
 from serving.gateway.answer import Gateway, answer_call, read_call
 from serving.gateway.authenticate import Caller
 from serving.gateway.memory import Hold
+from serving.gateway.messages import send_whole
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused
-from serving.gateway.wire import Headers, Message, Request, Send, send_whole
+from serving.gateway.wire import Headers, Message, Request, Send
 from serving.kept_answers import CLAIM_SECONDS, Claim, Earlier, KeptAnswers, UnableToKeep
 from tenants.core.sealing import UnableToOpen, open_sealed, seal
 

@@ -24,10 +24,12 @@ from serving.core.snapshot import ProviderEntry
 from serving.gateway.answer import Gateway, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
-from serving.gateway.capture import MOST_PASSED_KEPT, Call, Capture
+from serving.gateway.call import Call
+from serving.gateway.capture import MOST_PASSED_KEPT, Capture
 from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import Reservation
 from serving.gateway.memory import UNCOUNTED, Hold
+from serving.gateway.messages import Departure, make_call_id
 from serving.gateway.refusals import (
     Refused,
     body_incomplete,
@@ -39,7 +41,7 @@ from serving.gateway.refusals import (
 )
 from serving.gateway.relay import relay, relay_unrecorded
 from serving.gateway.upstream import Reply
-from serving.gateway.wire import Departure, Message, Receive, Request, Watch, make_call_id
+from serving.gateway.wire import Message, Receive, Request, Watch
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 UNRECORDED = frozenset({"GET", "HEAD"})

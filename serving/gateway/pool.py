@@ -10,11 +10,13 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
 
 from serving.gateway.connection import Connection, Exchange, Silent
+from serving.gateway.messages import join_head
 from serving.gateway.metrics import Metrics
 from serving.gateway.names import Names, TooManyLookups
 from serving.gateway.upstream import (
@@ -25,7 +27,7 @@ from serving.gateway.upstream import (
     UnableToReachInTime,
     returned_headers,
 )
-from serving.gateway.wire import Headers, join_head
+from serving.gateway.wire import Headers
 from tenants.addresses import AddressGuard
 
 CONNECT_SECONDS = 10.0  # to resolve a name, connect, and agree on TLS
@@ -74,8 +76,8 @@ class PooledUpstream:
             exchange = _send(connection, head, body, headers=headers, has_body=method != "HEAD")
             await exchange.head()
             is_heard = True
-        except Silent as error:
-            raise UnableToReachInTime(down=True) from error
+        except Silent as silence:
+            raise UnableToReachInTime(down=True) from silence
         except OSError as error:
             stale = connection.used and self._loop.time() - sent_at < STALE_SECONDS
             raise UnableToReach(untouched=stale and exchange is not None and not exchange.begun) from error
@@ -108,11 +110,11 @@ class PooledUpstream:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await self._open_connection(origin)
-        except TimeoutError as error:
+        except TimeoutError as silence:
             self._names.forget(origin.host, origin.port)
-            raise UnableToReach(down=True) from error
-        except (UnicodeError, TooManyLookups) as error:  # a name that no server may be asked, or not now
-            raise UnableToReach from error
+            raise UnableToReach(down=True) from silence
+        except (UnicodeError, TooManyLookups) as refusal:  # a name that no server may be asked, or not now
+            raise UnableToReach from refusal
         except OSError as error:  # TLS's too
             self._names.forget(origin.host, origin.port)
             raise UnableToReach(untouched=True, down=True) from error
@@ -130,17 +132,20 @@ class PooledUpstream:
             loop=self._loop,
             socket_factory=self._guard.open_socket,
         )
-        transport = connection = None
+        transport, is_agreed = None, False
         try:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            transport, made_connection = await self._loop.create_connection(self._make_connection, sock=made)
+            transport, connection = await self._loop.create_connection(
+                self._make_connection,  # type: ignore[type-var]  # a protocol in all but its bases
+                sock=made,
+            )
             if origin.is_secure:
-                made_connection.secure(await self._agree_on_tls(transport, made_connection, origin.host))
-            connection = made_connection
+                connection.secure(await self._agree_on_tls(transport, connection, origin.host))
+            is_agreed = True
         finally:
             if transport is None:
                 made.close()
-            elif connection is None:
+            elif not is_agreed:
                 transport.abort()
         return connection
 
@@ -150,7 +155,8 @@ class PooledUpstream:
     async def _agree_on_tls(self, transport: asyncio.Transport, connection: Connection, host: str) -> asyncio.Transport:
         if transport.is_closing():  # else uvloop would begin on what is closed, and never tell
             raise ConnectionResetError
-        agreed = await self._loop.start_tls(transport, connection, self._tls, server_hostname=host)
+        protocol: Any = connection  # one in all but its bases
+        agreed = await self._loop.start_tls(transport, protocol, self._tls, server_hostname=host)
         if agreed is None or agreed.is_closing():
             raise ConnectionResetError
         return agreed

@@ -42,8 +42,13 @@ NO_HTTP = "This is no HTTP request."
 KINDS = {400: "invalid_request_error", 408: "timeout_error", 431: "invalid_request_error"}
 
 
-class CallerConnection(asyncio.Protocol):
-    """A caller's connection: requests are answered in turn. Made by the server, of which it keeps the state."""
+class CallerConnection:
+    """A caller's connection: requests are answered in turn. Made by the server, of which it keeps the state.
+
+    An `asyncio.Protocol` in all but its bases, which mypyc could not compile.
+    """
+
+    __deletable__ = ("_parser",)  # mypyc wants to know
 
     transport: asyncio.Transport
 
@@ -273,7 +278,7 @@ class CallerConnection(asyncio.Protocol):
 
     def _make_exchange(self) -> CallerExchange:
         parser, headers = self._parser, self._headers
-        url = parse_url(self._url)
+        url: Any = parse_url(self._url)  # some of whose parts are None, whatever its types say
         path: bytes = url.path or b"/"
         plain = path.decode("ascii")
         version: str = parser.get_http_version()

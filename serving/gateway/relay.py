@@ -1,9 +1,10 @@
 """Passes a teacher's answer on as it comes, and holds back only what would be its last bytes until it is remembered."""
 
 from serving.gateway.capture import Capture
+from serving.gateway.messages import send_part, send_start
 from serving.gateway.refusals import teacher_unreachable
 from serving.gateway.upstream import Reply, UnableToFinish
-from serving.gateway.wire import Headers, Send, send_part, send_start
+from serving.gateway.wire import Headers, Send
 
 
 async def relay_unrecorded(reply: Reply, *, send: Send) -> None:

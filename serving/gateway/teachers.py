@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ingestion.core.calls import Unshown
 from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, seconds_to_wait
 from serving.core.destinations import target_at
 from serving.core.retries import FIRST, earn, wait_asked_for
@@ -97,12 +96,17 @@ class Lane:
         return not self.in_flight and self.breaker is CLOSED
 
 
-class _Errand(Unshown, frozen=True):
-    method: str
-    base_url: str
-    target: str
-    headers: Headers
-    body: Body
+class _Errand:
+    """What is sent to a destination."""
+
+    __slots__ = ("base_url", "body", "headers", "method", "target")
+
+    def __init__(self, method: str, base_url: str, target: str, headers: Headers, body: Body) -> None:
+        self.method = method
+        self.base_url = base_url
+        self.target = target
+        self.headers = headers
+        self.body = body
 
     @property
     def is_whole(self) -> bool:

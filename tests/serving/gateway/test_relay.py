@@ -9,7 +9,8 @@ from serving.core.routing import Route
 from serving.core.snapshot import KeyEntry, ProviderEntry, TenantEntry
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller
-from serving.gateway.capture import Call, Capture, Recorder
+from serving.gateway.call import Call
+from serving.gateway.capture import Capture, Recorder
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused
 from serving.gateway.relay import relay

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingestion.core.calls import Provider
+from serving.gateway.messages import make_call_id
 from serving.gateway.metrics import MOST_REASONS, Metrics
 from serving.gateway.upstream import returned_headers, sent_headers
-from serving.gateway.wire import make_call_id
 
 
 @given(at=st.floats(min_value=0, max_value=4e9), entropy=st.binary(min_size=10, max_size=10))
