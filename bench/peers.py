@@ -208,7 +208,7 @@ def main() -> None:
     others = [OTHERS[name] for name in chosen.only.split(",") if name]
     with ExitStack() as stack:
         stack.enter_context(upstream(cores[-1]))
-        ours = partial(gateway, tree=chosen.tree.resolve())
+        ours: Opener = partial(gateway, tree=chosen.tree.resolve())
         targets = [stack.enter_context(opened(cores[0])) for opened in (direct, ours, *others)]
         for load in LOADS:
             with awake(cores) if load.connections == 1 else ExitStack():

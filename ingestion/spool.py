@@ -21,18 +21,18 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import BinaryIO, Final, Literal, Self
 from zlib import crc32
 
 import msgspec
 
 from ingestion.core.calls import CallRecord
 
-_HEAD = struct.Struct("<II")
-_SUFFIX = ".spool"
-_CURSOR = "cursor.msgpack"
-_MAX_RECORD_BYTES = 64 * 2**20  # a longer length in a frame is damage, not a record
-_BATCH_BYTES = 16 * 2**20  # a batch ends here too, so that large bodies cannot fill the reader's memory
+_HEAD: Final = struct.Struct("<II")
+_SUFFIX: Final = ".spool"
+_CURSOR: Final = "cursor.msgpack"
+_MAX_RECORD_BYTES: Final = 64 * 2**20  # a longer length in a frame is damage, not a record
+_BATCH_BYTES: Final = 16 * 2**20  # a batch ends here too, so that large bodies cannot fill the reader's memory
 
 
 class UnableToRecord(Exception):

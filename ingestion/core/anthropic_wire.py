@@ -4,6 +4,7 @@ Source: the `/v1/messages` reference; the official SDK's types read everything w
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 import orjson
 
@@ -23,10 +24,10 @@ from ingestion.core.reading import (
     take_texts,
 )
 
-_UNIQUE = ("model", "stream", "max_tokens", "messages")
-_ROLES = ("user", "assistant", "system")
-_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_FINISHES = {
+_UNIQUE: Final = ("model", "stream", "max_tokens", "messages")
+_ROLES: Final = ("user", "assistant", "system")
+_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
+_FINISHES: Final = {
     "end_turn": Finish.STOP,
     "stop_sequence": Finish.STOP,
     "max_tokens": Finish.LENGTH,
@@ -34,7 +35,7 @@ _FINISHES = {
     "tool_use": Finish.TOOL_CALLS,
     "refusal": Finish.REFUSAL,
 }
-_REASONS = {Finish.LENGTH: "max_tokens", Finish.TOOL_CALLS: "tool_use", Finish.REFUSAL: "refusal"}
+_REASONS: Final = {Finish.LENGTH: "max_tokens", Finish.TOOL_CALLS: "tool_use", Finish.REFUSAL: "refusal"}
 
 
 def parse_ask(raw: bytes) -> Ask:

@@ -8,26 +8,27 @@ that a program wrote.
 import hashlib
 import re
 from functools import lru_cache
+from typing import Final
 
 import orjson
 
 from ingestion.core.calls import Ask
 
-PLACEHOLDER = "\u27e8\u2026\u27e9"  # ⟨…⟩: what a variable part becomes
+PLACEHOLDER: Final = "\u27e8\u2026\u27e9"  # ⟨…⟩: what a variable part becomes
 
-_MAX_SYSTEM_CHARS = 20_000  # past this much of a system prompt nothing tells two workloads apart
-_MAX_OPENING_CHARS = 200
-_MIN_OPENING_WORDS = 3
+_MAX_SYSTEM_CHARS: Final = 20_000  # past this much of a system prompt nothing tells two workloads apart
+_MAX_OPENING_CHARS: Final = 200
+_MIN_OPENING_WORDS: Final = 3
 
-_MONTH = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?"
-_ORDINAL = r"(?:st|nd|rd|th)?"
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_UUID_MIDDLE = re.compile(r"-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-")
+_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]{0,6}\.?"
+_ORDINAL: Final = r"(?:st|nd|rd|th)?"
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_UUID_MIDDLE: Final = re.compile(r"-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-")
 
 # (a mark without which the pattern cannot match, the pattern), in the order they are stripped. Each pattern begins with
 # a literal or a plain character set, which lets `re` skip ahead, and has bounded or disjoint quantifiers, which keeps
 # it linear on any text. One alternation of them all took five times as long.
-_VARIABLES = [
+_VARIABLES: Final = [
     ("://", re.compile(r"https?://[^\s\"'<>]+")),
     ('"', re.compile(r'"[^"\n]{0,200}"')),
     ("\u201c", re.compile("\u201c[^\u201c\u201d\n]{0,200}\u201d")),
@@ -54,7 +55,7 @@ def strip_variables(text: str) -> str:
 
 
 # A program mostly sends the same system prompt again: 1 µs instead of 45. Bounded: 256 texts of 20,000 characters.
-_strip_seen = lru_cache(maxsize=256)(strip_variables)
+_strip_seen: Final = lru_cache(maxsize=256)(strip_variables)
 
 
 def fingerprint(ask: Ask, *, teacher: str = "") -> str:

@@ -4,7 +4,7 @@ Source: the `/v1/chat/completions` reference; the official SDK's types read ever
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -23,14 +23,14 @@ from ingestion.core.reading import (
     take_texts,
 )
 
-_UNIQUE = ("model", "stream", "max_tokens", "max_completion_tokens", "messages", "n", "store")
-_OPTIONS = frozenset(
+_UNIQUE: Final = ("model", "stream", "max_tokens", "max_completion_tokens", "messages", "n", "store")
+_OPTIONS: Final = frozenset(
     {
         *("tools", "functions", "tool_choice", "response_format", "stream_options", "n", "store", "logprobs", "stop"),
         *("safety_identifier", "user"),
     }
 )
-_ROLES = {
+_ROLES: Final = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -38,15 +38,15 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-_TEXT_PARTS = {"text": "text", "refusal": "refusal"}  # a part's type, and the field its text is in
-_FINISHES = {
+_TEXT_PARTS: Final = {"text": "text", "refusal": "refusal"}  # a part's type, and the field its text is in
+_FINISHES: Final = {
     "stop": Finish.STOP,
     "length": Finish.LENGTH,
     "tool_calls": Finish.TOOL_CALLS,
     "function_call": Finish.TOOL_CALLS,
     "content_filter": Finish.REFUSAL,
 }
-_REASONS = {Finish.LENGTH: "length", Finish.TOOL_CALLS: "tool_calls"}
+_REASONS: Final = {Finish.LENGTH: "length", Finish.TOOL_CALLS: "tool_calls"}
 
 
 def parse_ask(raw: bytes, *, model: str = "") -> Ask:

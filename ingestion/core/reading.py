@@ -6,14 +6,14 @@ A vendor's own parser may be laxer; what is refused here never reaches a model o
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import orjson
 
 Json = dict[str, Any]
 
-MOST_TOKENS = 2**31 - 1  # what a count's column holds
-_ESCAPED_LETTERS = (b"\\u005", b"\\u006", b"\\u007")  # how the letters of a watched key could be spelt otherwise
+MOST_TOKENS: Final = 2**31 - 1  # what a count's column holds
+_ESCAPED_LETTERS: Final = (b"\\u005", b"\\u006", b"\\u007")  # how the letters of a watched key could be spelt otherwise
 
 
 class UnableToParse(Exception):

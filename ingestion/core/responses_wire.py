@@ -5,6 +5,7 @@ APIs can say reads the same here as in `openai_wire`, so that one workload may b
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 import orjson
 
@@ -24,12 +25,12 @@ from ingestion.core.reading import (
     take_texts,
 )
 
-_UNIQUE = ("model", "stream", "max_output_tokens", "input", "instructions", "store", "previous_response_id")
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-_TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
-_LOGPROBS = "message.output_text.logprobs"
-_STATE = ("previous_response_id", "conversation", "prompt")  # what the provider keeps and the request only names
-_INCOMPLETE = {"max_output_tokens": Finish.LENGTH, "content_filter": Finish.REFUSAL}
+_UNIQUE: Final = ("model", "stream", "max_output_tokens", "input", "instructions", "store", "previous_response_id")
+_ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_TEXT_PARTS: Final = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
+_LOGPROBS: Final = "message.output_text.logprobs"
+_STATE: Final = ("previous_response_id", "conversation", "prompt")  # what the provider keeps and the request only names
+_INCOMPLETE: Final = {"max_output_tokens": Finish.LENGTH, "content_filter": Finish.REFUSAL}
 # What an answer repeats of its request, and what the vendor says where the request did not.
 _ECHOED: Json = {
     "instructions": None,

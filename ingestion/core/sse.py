@@ -4,7 +4,7 @@ It never raises and never holds the stream up: what it cannot read makes the ans
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -24,15 +24,15 @@ from ingestion.core.sse_events import (
     decode_responses,
 )
 
-_DONE = (b"data: [DONE]", b"data:[DONE]")
-MAX_CALLS = 128  # tool calls of one answer
-MAX_LINE_BYTES = 2**20  # a line that never ends must not fill the memory
-MAX_STREAM_BYTES = 32 * 2**20  # nor a stream that never does
+_DONE: Final = (b"data: [DONE]", b"data:[DONE]")
+MAX_CALLS: Final = 128  # tool calls of one answer
+MAX_LINE_BYTES: Final = 2**20  # a line that never ends must not fill the memory
+MAX_STREAM_BYTES: Final = 32 * 2**20  # nor a stream that never does
 
 
-_TEXT_DELTAS = ("response.output_text.delta", "response.refusal.delta")
-_LAST_EVENTS = ("response.completed", "response.incomplete")
-_FAILURES = ("response.failed", "error")
+_TEXT_DELTAS: Final = ("response.output_text.delta", "response.refusal.delta")
+_LAST_EVENTS: Final = ("response.completed", "response.incomplete")
+_FAILURES: Final = ("response.failed", "error")
 
 
 @dataclass(slots=True)

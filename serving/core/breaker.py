@@ -6,10 +6,11 @@ gives no answer at all counts as failing: whatever it answers, errors included, 
 """
 
 from dataclasses import dataclass
+from typing import Final
 
-FAILURES = 5  # in a row
-FIRST_PAUSE = 2.0  # seconds
-LONGEST_PAUSE = 60.0
+FAILURES: Final = 5  # in a row
+FIRST_PAUSE: Final = 2.0  # seconds
+LONGEST_PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Breaker:
         return min(FIRST_PAUSE * 2.0 ** min(self.opened - 1, 10), LONGEST_PAUSE) if self.opened else 0.0
 
 
-CLOSED = Breaker()
+CLOSED: Final = Breaker()
 
 
 def seconds_to_wait(breaker: Breaker, *, now: float) -> float:

@@ -3,12 +3,13 @@ called there. OpenAI's calls can be sent to Azure, whose newer `/openai/v1/…` 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from ingestion.core.calls import Provider
 from serving.core.paths import with_deployment
 from serving.core.snapshot import ProviderEntry, TenantEntry
 
-EVERY_MODEL = "*"
+EVERY_MODEL: Final = "*"
 # Who can answer what comes by which paths; the first is asked where the tenant has said nothing.
 SPEAKERS: dict[str, Sequence[str]] = {
     Provider.OPENAI: (Provider.OPENAI, Provider.AZURE),

@@ -4,13 +4,16 @@ Azure has paths of its own, `/openai/deployments/{deployment}/…` and `/openai/
 """
 
 import re
+from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-AZURE = b"/openai/"
+AZURE: Final = b"/openai/"
 # What one server takes for another path than the next one does: dot segments, however they are spelt, empty ones,
 # parameters of segments, and what is encoded twice.
-_ODD = re.compile(rb"(?:/|%2f)(?:/|%2f)|;|\\|\x00|%3b|%5c|%25|%00|(?:/|%2f)(?:\.|%2e){1,2}(?=/|%2f|$)", re.IGNORECASE)
-_DEPLOYMENT = re.compile(rb"/openai/deployments/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(/[^/].*)")
+_ODD: Final = re.compile(
+    rb"(?:/|%2f)(?:/|%2f)|;|\\|\x00|%3b|%5c|%25|%00|(?:/|%2f)(?:\.|%2e){1,2}(?=/|%2f|$)", re.IGNORECASE
+)
+_DEPLOYMENT: Final = re.compile(rb"/openai/deployments/([A-Za-z0-9][A-Za-z0-9._-]{0,63})(/[^/].*)")
 
 
 def is_odd(path: bytes) -> bool:

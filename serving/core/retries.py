@@ -6,12 +6,13 @@ retry, each retry takes a whole one.
 """
 
 from collections.abc import Iterable
+from typing import Final
 
-PAYS = 0.1  # of a retry, earned by each call
-FIRST = 3.0  # retries that a provider nobody has called yet may need
-MOST = 10.0  # retries that can be saved up
+PAYS: Final = 0.1  # of a retry, earned by each call
+FIRST: Final = 3.0  # retries that a provider nobody has called yet may need
+MOST: Final = 10.0  # retries that can be saved up
 LONGEST_WAIT = 5.0  # seconds: with a longer one the caller is better served by the provider's own words
-_BUSY = frozenset({429, 503, 529})
+_BUSY: Final = frozenset({429, 503, 529})
 
 
 def earn(budget: float) -> float:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
+from typing import Final
 
 import aiohttp
 
@@ -35,14 +36,14 @@ from serving.gateway.upstream import VIA
 from serving.gateway.wire import Gone, Receive, Request, Scope, Send
 from serving.kept_answers import KeptAnswers
 
-CALLS = {
+CALLS: Final = {
     b"/v1/chat/completions": Dialect.OPENAI,
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
-AZURE_CALLS = {path: dialect for path, dialect in CALLS.items() if dialect is not Dialect.ANTHROPIC}
+AZURE_CALLS: Final = {path: dialect for path, dialect in CALLS.items() if dialect is not Dialect.ANTHROPIC}
 SHARED_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
-NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
+NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
 
 logger = logging.getLogger(__name__)
 
@@ -247,8 +248,8 @@ async def _answer_metrics(send: Send, running: Running) -> None:
     await send_whole(send, status=200, headers=kind, body=running.metrics())
 
 
-PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
-PLAIN = {b"/healthz": _answer_health, b"/readyz": _answer_readiness, b"/metrics": _answer_metrics}
+PLAIN_TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8")]
+PLAIN: Final = {b"/healthz": _answer_health, b"/readyz": _answer_readiness, b"/metrics": _answer_metrics}
 
 
 def _spoken_dialect(path: bytes, headers: dict[bytes, bytes], *, azure: bool) -> Dialect:

@@ -5,7 +5,7 @@ import time
 import zlib
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -27,10 +27,10 @@ from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
 
-SENT = frozenset({499, 504})  # no answer came, but the provider may have worked on one
-MOST_CAPTURED = 32_000_000  # bytes of an answer that are read; more passes through unread
-MOST_UNFOLDED = 4_000_000  # bytes that an encoded answer may unfold to; more passes as it is, and is not kept
-MOST_PASSED_KEPT = 1_000_000  # bytes of a body that passed through and is kept: nobody learns from a longer one
+SENT: Final = frozenset({499, 504})  # no answer came, but the provider may have worked on one
+MOST_CAPTURED: Final = 32_000_000  # bytes of an answer that are read; more passes through unread
+MOST_UNFOLDED: Final = 4_000_000  # bytes that an encoded answer may unfold to; more passes as it is, and is not kept
+MOST_PASSED_KEPT: Final = 1_000_000  # bytes of a body that passed through and is kept: nobody learns from a longer one
 
 
 class Appends(Protocol):

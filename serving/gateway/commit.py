@@ -22,15 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from typing import Final
 
 from ingestion.core.calls import CallRecord
 from ingestion.spool import Spool, sync_directory
 from serving.gateway.metrics import Metrics
 from serving.gateway.settings import Ack
 
-SEGMENT_BYTES = 16 * 2**20
+SEGMENT_BYTES: Final = 16 * 2**20
 GROUP_SECONDS = 0.005  # how old a record gets in memory
-GROUP_BYTES = 131_072  # of records in memory, after which they are written at once
+GROUP_BYTES: Final = 131_072  # of records in memory, after which they are written at once
 PATIENCE = 5.0  # seconds that one sync of the disk may take before nobody waits for it
 
 logger = logging.getLogger(__name__)

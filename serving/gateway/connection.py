@@ -7,16 +7,17 @@ who reads slowly. Whoever sends what was not asked for loses the connection.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from mypy_extensions import mypyc_attr
 
 from serving.gateway.wire import Headers
 
-MOST_BUFFERED = 262_144  # bytes of an answer that its caller has not taken yet, before reading stops
-LONGEST_HEAD = 262_144  # bytes that are no body, between two parts of one: a teacher may echo what it was asked
-LAST_STATUS = 599
-JOINED = 65_536  # bytes of a request that are copied once rather than sent as two
+MOST_BUFFERED: Final = 262_144  # bytes of an answer that its caller has not taken yet, before reading stops
+LONGEST_HEAD: Final = 262_144  # bytes that are no body, between two parts of one: a teacher may echo what it was asked
+LAST_STATUS: Final = 599
+JOINED: Final = 65_536  # bytes of a request that are copied once rather than sent as two
 
 
 @mypyc_attr(native_class=False)

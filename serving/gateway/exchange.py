@@ -9,17 +9,17 @@ import asyncio
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from uvicorn._types import ASGI3Application
 
 from serving.gateway.messages import join_head
 from serving.gateway.wire import Gone, Headers, Message
 
-MOST_BUFFERED = 65_536  # bytes of a body that nobody has asked for, before reading stops
-JOINED = 65_536  # bytes that are copied once rather than sent as two
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-STATUSES_WITHOUT_BODY = frozenset({204, 304})
+MOST_BUFFERED: Final = 65_536  # bytes of a body that nobody has asked for, before reading stops
+JOINED: Final = 65_536  # bytes that are copied once rather than sent as two
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+STATUSES_WITHOUT_BODY: Final = frozenset({204, 304})
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
-STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
+STATUS_LINES: Final = {status: _status_line(status) for status in range(100, 600)}
 
 
 class Line(Protocol):

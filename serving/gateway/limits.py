@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from typing import Final
 
 from ingestion.core.calls import Ask, Dialect, Provider, Usage
 from ingestion.core.rating import Rates
@@ -29,14 +30,14 @@ from serving.gateway.authenticate import Caller
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import limit_reached
 
-MOST_ACCOUNTS = 10_000  # beyond, those of past windows are forgotten
-MOST_RATES = 1000  # models whose rates are remembered
-LONGEST_MODEL = 120  # characters of a model's name: callers and providers may call it what they like
+MOST_ACCOUNTS: Final = 10_000  # beyond, those of past windows are forgotten
+MOST_RATES: Final = 1000  # models whose rates are remembered
+LONGEST_MODEL: Final = 120  # characters of a model's name: callers and providers may call it what they like
 TEND_SECONDS = 10.0  # between two looks for what was taken ahead and is not used
-HAND_IN_SECONDS = 2.0  # as a process ends
-EVERYTHING = frozenset(Measure)
-MONEY = frozenset({Measure.SPEND})
-BUT_MONEY = EVERYTHING - MONEY
+HAND_IN_SECONDS: Final = 2.0  # as a process ends
+EVERYTHING: Final = frozenset(Measure)
+MONEY: Final = frozenset({Measure.SPEND})
+BUT_MONEY: Final = EVERYTHING - MONEY
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """What this process holds of each tenant's bodies, and no more: one's long and slow calls take nobody else's memory."""
 
-from typing import Self
+from typing import Final, Self
 
-UNCOUNTED = 65_536  # bytes of a body that nobody counts: the number of its tenant's calls bounds those
+UNCOUNTED: Final = 65_536  # bytes of a body that nobody counts: the number of its tenant's calls bounds those
 
 
 class Memory:

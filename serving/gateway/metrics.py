@@ -6,14 +6,16 @@ prometheus_client's own counters take a lock at each step, so only its text form
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-MOST_REASONS = 40  # gates and faults are a short closed list; a label that grows without bound kills a Prometheus
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+MOST_REASONS: Final = (
+    40  # gates and faults are a short closed list; a label that grows without bound kills a Prometheus
+)
 
 
 class Drops(Protocol):

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohappyeyeballs import start_connection
@@ -30,12 +30,12 @@ from serving.gateway.upstream import (
 from serving.gateway.wire import Headers
 from tenants.addresses import AddressGuard
 
-CONNECT_SECONDS = 10.0  # to resolve a name, connect, and agree on TLS
+CONNECT_SECONDS: Final = 10.0  # to resolve a name, connect, and agree on TLS
 STALE_SECONDS = 1.0  # a kept connection that breaks later broke under this call
-KEPT_SECONDS = 15.0  # for a connection that nobody uses
-EYEBALLS_SECONDS = 0.25  # RFC 8305: before the next address is tried beside the first
-WITHOUT_BODY = frozenset({"GET", "HEAD"})
-OFTEN_WITHOUT_BODY = WITHOUT_BODY | {"DELETE"}
+KEPT_SECONDS: Final = 15.0  # for a connection that nobody uses
+EYEBALLS_SECONDS: Final = 0.25  # RFC 8305: before the next address is tried beside the first
+WITHOUT_BODY: Final = frozenset({"GET", "HEAD"})
+OFTEN_WITHOUT_BODY: Final = WITHOUT_BODY | {"DELETE"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import termios
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
@@ -26,20 +26,22 @@ from ingestion.core.dialects import render_error
 from serving.gateway.exchange import STATUS_LINES, CallerExchange
 from serving.gateway.wire import Headers
 
-MOST_HEAD = 65_536  # bytes of request line and headers, or of what frames a body, in one go
-MOST_QUEUED = 16  # requests that wait for the answers before theirs
+MOST_HEAD: Final = 65_536  # bytes of request line and headers, or of what frames a body, in one go
+MOST_QUEUED: Final = 16  # requests that wait for the answers before theirs
 MOST_DRAINED = 16_000_000  # bytes of a request that was answered before it was whole
 DRAIN_SECONDS = 10.0  # and for how long they are read, so that its caller sees the answer
 HEAD_SECONDS = 20.0  # for a head to be whole, from the first byte or from when the connection was made
 BODY_SECONDS = 60.0  # without a byte of a body that is not whole
-MOST_UNSENT = 65_536  # bytes of answers that the system keeps for a caller who takes nothing; else it keeps megabytes
+MOST_UNSENT: Final = (
+    65_536  # bytes of answers that the system keeps for a caller who takes nothing; else it keeps megabytes
+)
 READER_SECONDS = 60.0  # without a caller's taking what waits for it
 UNUSED_SECONDS = 75.0  # between two requests
 
-TOO_LONG = "The request line and the headers are longer than 65,536 bytes."
-TOO_SLOW = "The request did not arrive in time."
-NO_HTTP = "This is no HTTP request."
-KINDS = {400: "invalid_request_error", 408: "timeout_error", 431: "invalid_request_error"}
+TOO_LONG: Final = "The request line and the headers are longer than 65,536 bytes."
+TOO_SLOW: Final = "The request did not arrive in time."
+NO_HTTP: Final = "This is no HTTP request."
+KINDS: Final = {400: "invalid_request_error", 408: "timeout_error", 431: "invalid_request_error"}
 
 
 class CallerConnection:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from serving.core.breaker import CLOSED, Breaker, after_failure, after_passing, seconds_to_wait
 from serving.core.destinations import target_at
@@ -29,8 +30,8 @@ from serving.gateway.upstream import Body, Reply, UnableToReach, UnableToReachIn
 from serving.gateway.wire import Headers, Request
 
 LONGEST_WAIT = 30.0  # seconds, for a place
-BEFORE_AGAIN = 0.1  # seconds before a second try at what could not be reached
-IDLE_LANES = 10_000  # beyond so many, those that nobody uses are forgotten
+BEFORE_AGAIN: Final = 0.1  # seconds before a second try at what could not be reached
+IDLE_LANES: Final = 10_000  # beyond so many, those that nobody uses are forgotten
 
 
 @dataclass(slots=True)

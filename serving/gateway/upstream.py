@@ -8,32 +8,32 @@
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ingestion.core.calls import Provider
 from serving.gateway.wire import Headers
 
 Body = bytes | AsyncIterator[bytes] | None  # a request's, whole or as it comes
 
-HOP_BY_HOP = frozenset(
+HOP_BY_HOP: Final = frozenset(
     b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer "
     b"transfer-encoding upgrade expect".split()
 )
 # Ours, or bound to the connection the caller made to us; the credential is replaced. The last would make of a look at
 # something, which leaves no record, a call that should.
-NEVER_SENT = HOP_BY_HOP | {
+NEVER_SENT: Final = HOP_BY_HOP | {
     *(b"host", b"content-length", b"authorization", b"x-api-key", b"api-key", b"accept-encoding", b"cookie"),
     *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
 }
-ACCOUNT = frozenset({b"openai-organization", b"openai-project"})
-NEVER_RETURNED = HOP_BY_HOP | {b"set-cookie"}
-OURS = b"x-understudy-"
+ACCOUNT: Final = frozenset({b"openai-organization", b"openai-project"})
+NEVER_RETURNED: Final = HOP_BY_HOP | {b"set-cookie"}
+OURS: Final = b"x-understudy-"
 _CREDENTIAL_HEADERS: dict[str, tuple[bytes, bytes]] = {
     Provider.OPENAI: (b"authorization", b"Bearer "),
     Provider.ANTHROPIC: (b"x-api-key", b""),
     Provider.AZURE: (b"api-key", b""),
 }
-VIA = b"1.1 understudy"  # RFC 9110, section 7.6.3: a call that comes back to us has gone in a circle
+VIA: Final = b"1.1 understudy"  # RFC 9110, section 7.6.3: a call that comes back to us has gone in a circle
 
 
 class UnableToReach(Exception):

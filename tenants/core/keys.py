@@ -3,9 +3,10 @@
 import hashlib
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
+from typing import Final
 
-ENTROPY_BYTES = 32
-PREFIX_CHARS = 11
+ENTROPY_BYTES: Final = 32
+PREFIX_CHARS: Final = 11
 
 
 class UnableToMint(ValueError):

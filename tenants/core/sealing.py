@@ -6,16 +6,19 @@ AES-256-GCM (NIST SP 800-38D) with the context as associated data; keys are deri
 
 import os
 from functools import lru_cache
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-DEMO_SECRET = "demo-secret-for-one-bare-machine-never-in-production"  # every process of such a machine, if none is set
-VERSION = b"\x01"
-NONCE_BYTES = 12
-KEY_BYTES = 32
+DEMO_SECRET: Final = (
+    "demo-secret-for-one-bare-machine-never-in-production"  # every process of such a machine, if none is set
+)
+VERSION: Final = b"\x01"
+NONCE_BYTES: Final = 12
+KEY_BYTES: Final = 32
 
 
 class UnableToOpen(Exception):
