@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from django.db import models
 from django.db.models import Q
 
-from ingestion.core.calls import Arm, Dialect, Kind, Provider
+from ingestion.core.calls import LONGEST_MODEL, Arm, Dialect, Kind, Provider
 from tenants.scope import TenantOwned
 
 MONEY: dict[str, Any] = {"max_digits": 20, "decimal_places": 10}
@@ -30,7 +30,7 @@ class Workload(TenantOwned):
     name = models.CharField(max_length=120)
     kind = models.CharField(max_length=20, choices=[(kind.value, kind.value) for kind in Kind])
     dialect = models.CharField(max_length=20)
-    asked_model = models.CharField(max_length=120)
+    asked_model = models.CharField(max_length=LONGEST_MODEL)
     template = models.JSONField(default=dict)
     verdict = models.CharField(max_length=20, default="not_yet")  # suitable, not_yet, unsuitable
     verdict_reasons = models.JSONField(default=list)
@@ -75,11 +75,11 @@ class Call(TenantOwned):
     key_id = models.UUIDField()
     at = models.DateTimeField()
     dialect = models.CharField(max_length=20)
-    asked_model = models.CharField(max_length=120)
-    answered_model = models.CharField(max_length=120, default="")
+    asked_model = models.CharField(max_length=LONGEST_MODEL)
+    answered_model = models.CharField(max_length=LONGEST_MODEL, default="")
     provider = models.CharField(max_length=20, default="", db_default="")  # "" in older rows: the dialect's own
     credential_id = models.UUIDField(null=True)
-    failovers = models.PositiveSmallIntegerField(default=0, db_default=0)
+    failovers = models.SmallIntegerField(default=0, db_default=0)  # of no kind that adds a CHECK: it reads every row
     fingerprint = models.CharField(max_length=32, default="")
     workload_id = models.UUIDField(null=True)
     arm = models.CharField(max_length=20, choices=[(arm.value, arm.value) for arm in Arm])

@@ -45,6 +45,13 @@ def listed_prices(now: datetime) -> list[ListedPrice]:
     ]
 
 
+def models_priced(provider: str, asked: str, answered: str) -> tuple[str, ...]:
+    """The names that a call's price may be entered under, the first that has one counts: the answering model's; before
+    it, where a deployment has a name of its own, that.
+    """
+    return (asked, answered) if provider == Provider.AZURE and answered else (answered or asked,)
+
+
 def priced_as(provider: str, model: str) -> list[tuple[str, str]]:
     """The providers and names under which a model's price may be found, the likeliest first: as it is called, then as
     its provider publishes it (a dated snapshot's price is its model's), then as they whose models it sells do.

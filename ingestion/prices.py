@@ -9,10 +9,10 @@ from typing import Self
 from django.db import transaction
 from django.db.models import Manager
 
-from ingestion.core.calls import Arm, CallRecord, Dialect, Provider, Usage
+from ingestion.core.calls import Arm, CallRecord, Dialect, Usage
 from ingestion.core.rating import Rates, cost
 from ingestion.models import Price
-from ingestion.price_list import SOURCE, ListedPrice, listed_prices, priced_as
+from ingestion.price_list import SOURCE, ListedPrice, listed_prices, models_priced, priced_as
 
 
 def seed_prices(now: datetime) -> int:
@@ -95,10 +95,9 @@ class PriceBook:
         return self.cost(provider=provider, model=model, usage=usage, at=at)
 
     def model_of(self, provider: str, asked: str, answered: str, *, at: datetime) -> str:
-        """Which name a call is priced under: the answering model's, or a deployment's own where a price is entered."""
-        if provider == Provider.AZURE and self.rates(provider=provider, model=asked, at=at) is not None:
-            return asked
-        return answered or asked
+        """Which name a call is priced under."""
+        *earlier, last = models_priced(provider, asked, answered)
+        return next((name for name in earlier if self.rates(provider=provider, model=name, at=at) is not None), last)
 
     def _name(self, provider: str, model: str) -> tuple[str, str] | None:
         asked = (provider, model)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
+from ingestion.core.calls import LONGEST_MODEL
 from ingestion.core.reading import is_storable
 from serving.core.destinations import EVERY_MODEL, shared_dialect
 from serving.models import ModelRoute
 from tenants.events import record_event
-from tenants.models import ProviderCredential
+from tenants.models import ProviderCredential, Tenant
 
 MOST_DESTINATIONS = 5  # of a route: a caller waits for each
 MOST_ROUTES = 200  # of a tenant
@@ -38,7 +39,9 @@ def set_model_route(
 
     Raises UnableToRoute.
     """
+    Tenant.objects.select_for_update().get()  # of two who set the same route at once one waits
     asked_model = asked_model.strip()
+    destinations = [Destination(one.credential, one.model.strip()) for one in destinations]
     dialect = _check(asked_model, destinations)
     named = {one.credential.id for one in destinations}
     if len(ProviderCredential.objects.select_for_update().filter(id__in=named)) < len(named):
@@ -46,12 +49,10 @@ def set_model_route(
     route = {"dialect": dialect, "asked_model": asked_model}
     ModelRoute.objects.filter(**route).delete()
     made = [
-        ModelRoute.objects.create(
-            **route, position=position, credential=one.credential, model=one.model.strip(), set_at=now
-        )
+        ModelRoute.objects.create(**route, position=position, credential=one.credential, model=one.model, set_at=now)
         for position, one in enumerate(destinations)
     ]
-    there = [{"credential": str(one.credential.id), "model": one.model.strip()} for one in destinations]
+    there = [{"credential": str(one.credential.id), "model": one.model} for one in destinations]
     record_event("model_route.set", now=now, actor=actor, **route, destinations=there)
     return made
 
@@ -74,10 +75,9 @@ def model_routes() -> list[list[ModelRoute]]:
 
 def _check(asked_model: str, destinations: Sequence[Destination]) -> str:
     """The dialect of the requests that such a route takes. Raises UnableToRoute."""
-    longest = 120
     names = [asked_model, *(one.model for one in destinations)]
-    if not asked_model or any(len(name) > longest or not is_storable(name) for name in names):
-        raise UnableToRoute(f"a model's name has from 1 to {longest} characters")
+    if not asked_model or any(len(name) > LONGEST_MODEL or not is_storable(name) for name in names):
+        raise UnableToRoute(f"a model's name has from 1 to {LONGEST_MODEL} characters")
     if not 1 <= len(destinations) <= MOST_DESTINATIONS:
         raise UnableToRoute(f"a route has from 1 to {MOST_DESTINATIONS} destinations")
     if len({(one.credential.id, one.model) for one in destinations}) < len(destinations):

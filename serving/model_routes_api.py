@@ -11,7 +11,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ingestion.core.calls import Provider
+from ingestion.core.calls import LONGEST_MODEL, Provider
 from serving.model_routes import (
     MOST_DESTINATIONS,
     Destination,
@@ -30,7 +30,7 @@ class DestinationSerializer(serializers.Serializer[Any]):
     """A credential, and what the model is called there; empty is as asked."""
 
     credential_id = serializers.UUIDField()
-    model = serializers.CharField(max_length=120, required=False, default="", allow_blank=True)
+    model = serializers.CharField(max_length=LONGEST_MODEL, required=False, default="", allow_blank=True)
 
 
 class ModelRouteSerializer(serializers.Serializer[Any]):
@@ -39,7 +39,7 @@ class ModelRouteSerializer(serializers.Serializer[Any]):
     """
 
     dialect = serializers.CharField(read_only=True)
-    asked_model = serializers.CharField(max_length=120)
+    asked_model = serializers.CharField(max_length=LONGEST_MODEL)
     destinations = serializers.ListField(child=DestinationSerializer(), max_length=MOST_DESTINATIONS)
 
 
@@ -47,7 +47,7 @@ class AskedModelSerializer(serializers.Serializer[Any]):
     """A model's name as callers say it, and the dialect that they say it in."""
 
     dialect = serializers.ChoiceField(choices=(Provider.OPENAI.value, Provider.ANTHROPIC.value))
-    asked_model = serializers.CharField(max_length=120)
+    asked_model = serializers.CharField(max_length=LONGEST_MODEL)
 
 
 class ModelRouteList(TenantView):

@@ -9,6 +9,7 @@ from uuid import uuid4
 from django.db import models
 from django.db.models import Q
 
+from ingestion.core.calls import LONGEST_MODEL
 from ingestion.models import MONEY, Workload
 from serving.core.limits import LimitEntry, Measure, Window, unit_of
 from tenants.events import record_event
@@ -171,10 +172,10 @@ class ModelRoute(TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     dialect = models.CharField(max_length=20)  # the provider whose requests it takes: openai, anthropic
-    asked_model = models.CharField(max_length=120)
+    asked_model = models.CharField(max_length=LONGEST_MODEL)
     position = models.PositiveSmallIntegerField()  # from 0
     credential = models.ForeignKey(ProviderCredential, on_delete=models.RESTRICT, related_name="+", db_constraint=False)
-    model = models.CharField(max_length=120, default="")  # "": as asked
+    model = models.CharField(max_length=LONGEST_MODEL, default="")  # "": as asked
     set_at = models.DateTimeField()
 
     class Meta:

@@ -5,6 +5,7 @@ a wire format; `dialects` reads and writes those.
 """
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,9 @@ class Provider(StrEnum):
     OPENAI = "openai"  # or anybody else who speaks its dialect
     ANTHROPIC = "anthropic"
     AZURE = "azure"  # OpenAI's models under paths and a credential header of their own
+
+
+LONGEST_MODEL: Final = 120  # characters of a model's name: callers and providers may call it what they like
 
 
 class Dialect(StrEnum):

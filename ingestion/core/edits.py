@@ -8,14 +8,16 @@ import orjson
 
 from ingestion.core.reading import UnableToParse
 
-_MODEL = re.compile(rb'"model"[ \t\r\n]*+:[ \t\r\n]*+("(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.eE+-]*+)', re.DOTALL)
+_MODEL = re.compile(rb'"model"[ \t\r\n]*+:[ \t\r\n]*+("(?:[^"\\]++|\\.)*+"|-?[0-9][0-9.eE+-]*+|null)', re.DOTALL)
 _MOST_NAMED = 8  # places that may look like the model's name: each is tried
+_LONG = 1_000_000  # bytes: each decoding of so many takes milliseconds, for which every other call waits
+_MOST_NAMED_IF_LONG = 2
 _PROBE = "understudy"
 _ASKS_USAGE = b'"stream_options":{"include_usage":true}'
 
 
 class _Named(msgspec.Struct):
-    model: str | int | None = None
+    model: str | int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _read = msgspec.json.Decoder(_Named).decode
@@ -27,7 +29,7 @@ def model_span(raw: bytes) -> tuple[int, int]:
     Raises UnableToParse where it is no name, is spelt with escapes, or many other members are called so too.
     """
     probe = orjson.dumps(_PROBE * 2 if _name_in(raw) == _PROBE else _PROBE)
-    for match in islice(_MODEL.finditer(raw), _MOST_NAMED):
+    for match in islice(_MODEL.finditer(raw), _MOST_NAMED if len(raw) <= _LONG else _MOST_NAMED_IF_LONG):
         start, end = match.span(1)
         if _name_in(raw[:start] + probe + raw[end:]) == orjson.loads(probe):
             return start, end
@@ -44,7 +46,7 @@ def set_model(raw: bytes, model: str) -> bytes:
 
     Raises UnableToParse as `model_span` does.
     """
-    if _name_in(raw) is None:
+    if _name_in(raw) is msgspec.UNSET:
         return _with_first(raw, b'"model":' + orjson.dumps(model))
     return put_model(raw, model_span(raw), model)
 
@@ -54,7 +56,7 @@ def ask_usage(raw: bytes) -> bytes:
     return _with_first(raw, _ASKS_USAGE)
 
 
-def _name_in(raw: bytes) -> str | int | None:
+def _name_in(raw: bytes) -> str | int | msgspec.UnsetType | None:
     try:
         return _read(raw).model
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:

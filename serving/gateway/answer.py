@@ -87,7 +87,7 @@ async def read_call(request: Request, gateway: Gateway, hold: Hold) -> tuple[Cal
     caller = authenticate(request, snapshot)
     hold.tenant_id = caller.key.tenant_id
     try:
-        raw = await read_body(request, limit=gateway.max_body_bytes, take=hold.take)
+        raw = await read_body(request, limit=gateway.max_body_bytes, hold=hold)
     except TooLarge as long:
         raise too_large(gateway.max_body_bytes) from long
     except TooMuch as much:
@@ -109,6 +109,9 @@ def _route(
 ) -> tuple[Call, RouteEntry | None]:
     """Find where the call may go, and its workload, and draw who answers."""
     destinations = destinations_for(caller.tenant, request.provider, heard.ask.model)
+    if heard.ask.stateful:
+        destinations = destinations[:1]  # what another provider keeps could not be continued
+    heard.check(destinations)
     ask = heard.at(destinations[0])
     mark = fingerprint(ask, teacher=destinations[0].teacher)
     entry = caller.tenant.routes.get(mark)
@@ -191,7 +194,7 @@ async def _answer_by_teacher(call: Call, tried: Attempt, *, heard: Heard, reques
         reply = await ask_in_turn(
             request,
             call.caller,
-            call.destinations[:1] if call.ask.stateful else call.destinations,  # it could not be continued elsewhere
+            call.destinations,
             turn=partial(_turn, call, capture, heard),
             again=not call.ask.tied,  # a conversation kept by the provider must not grow twice
             placed=capture.leave_queue,

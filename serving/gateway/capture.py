@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from ingestion.core.calls import Answer, Arm, CallRecord, Usage, body_context
+from ingestion.core.calls import LONGEST_MODEL, Answer, Arm, CallRecord, Usage, body_context
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
 from ingestion.core.sse import StreamReader
 from ingestion.core.usage_chunk import UsageHider
@@ -21,8 +21,6 @@ from serving.gateway.attempt import NOT_TRIED, Attempt
 from serving.gateway.call import Call, Outcome
 from serving.gateway.call_log import CallLog
 from serving.gateway.commit import Losses
-from serving.gateway.limits import LONGEST_MODEL
-from serving.gateway.memory import UNCOUNTED
 from serving.gateway.metrics import Metrics
 from serving.gateway.wire import Headers
 from tenants.core.sealing import seal
@@ -167,8 +165,8 @@ class Capture:
         if not self._first_byte_ms:
             self._first_byte_ms = (time.perf_counter() - self._call.started) * 1000
         self._came += len(chunk)
-        if self._came > UNCOUNTED:
-            self._hold_more(min(len(chunk), self._came - UNCOUNTED))
+        if self._hold is not None and not self._hold.take(len(chunk), size=self._came):
+            self._let_go()
         if self._reader is not None:
             self._reader.feed(chunk)
         if self._hider is not None:
@@ -183,10 +181,8 @@ class Capture:
             self._parts.clear()  # it will not be kept, so it is not held either
         return chunk
 
-    def _hold_more(self, size: int) -> None:
-        """Where there is no room for more of it, it passes through unread, and is recorded as far as that goes."""
-        if self._hold is None or self._hold.take(size):
-            return
+    def _let_go(self) -> None:
+        """There is no room for more of it: it passes through unread, and is recorded as far as that goes."""
         self._hold, self._most = None, -1
         self._recorder.count_let_go()
         if self._reader is not None:

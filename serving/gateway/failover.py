@@ -2,7 +2,6 @@
 one has given a status that is worth passing on. A call whose answer the provider keeps has one destination.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -32,16 +31,28 @@ class Heard:
     def at(self, destination: ProviderEntry) -> Ask:
         """A name that is in the path is not put into the body, nor one where the caller gave none. Raises Refused."""
         ask, model = self.ask, destination.model
-        if not model or model == ask.model or not ask.model:
+        if not self._is_renamed(destination):
             return ask
         return msgspec.structs.replace(ask, model=model, raw=self._under(model) if self._named else ask.raw)
 
-    def _under(self, model: str) -> bytes:
+    def check(self, destinations: Sequence[ProviderEntry]) -> None:
+        """See to it that the ask can be put to all of them, before the first is asked. Raises Refused."""
+        if self._named and any(self._is_renamed(one) for one in destinations):
+            self._find_name()
+
+    def _is_renamed(self, destination: ProviderEntry) -> bool:
+        model = destination.model
+        return bool(model) and model != self.ask.model and bool(self.ask.model)
+
+    def _find_name(self) -> tuple[int, int]:
         try:
             self._span = self._span or model_span(self.ask.raw)
         except UnableToParse as error:
             raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
-        return put_model(self.ask.raw, self._span, model)
+        return self._span
+
+    def _under(self, model: str) -> bytes:
+        return put_model(self.ask.raw, self._find_name(), model)
 
 
 def ask_in_turn(
@@ -93,12 +104,9 @@ async def _try(
 ) -> Reply | None:
     """The answer, or None where the next should be asked. Raises Refused."""
     try:
-        async with asyncio.timeout(teachers.silence_before_next):
-            reply = await teachers.ask(
-                request, caller, destination, method="POST", body=body, again=True, patient=False, placed=placed
-            )
-    except TimeoutError:
-        return None
+        reply = await teachers.ask(
+            request, caller, destination, method="POST", body=body, again=True, patient=False, placed=placed
+        )
     except Refused as refused:
         if not refused.elsewhere:
             raise

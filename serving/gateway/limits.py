@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-from ingestion.core.calls import Ask, Dialect, Provider, Usage
+from ingestion.core.calls import LONGEST_MODEL, Ask, Dialect, Usage
 from ingestion.core.rating import Rates
-from ingestion.price_list import priced_as
+from ingestion.price_list import models_priced, priced_as
 from serving.core.limits import (
     NOTHING,
     Demand,
@@ -32,7 +32,6 @@ from serving.gateway.refusals import limit_reached
 
 MOST_ACCOUNTS: Final = 10_000  # beyond, those of past windows are forgotten
 MOST_RATES: Final = 1000  # models whose rates are remembered
-LONGEST_MODEL: Final = 120  # characters of a model's name: callers and providers may call it what they like
 TEND_SECONDS = 10.0  # between two looks for what was taken ahead and is not used
 HAND_IN_SECONDS: Final = 2.0  # as a process ends
 EVERYTHING: Final = frozenset(Measure)
@@ -174,9 +173,7 @@ class Limits:
         self._metrics.counted_alone += 1
 
     def _rates_of(self, snapshot: Snapshot, provider: str, asked: str, answered: str) -> Rates | None:
-        """By the answering model's name; of a deployment, where one is entered, by its own."""
-        models = (asked, answered) if provider == Provider.AZURE else (answered or asked,)
-        named = (provider, *(model[:LONGEST_MODEL] for model in models if model))
+        named = (provider, *(model[:LONGEST_MODEL] for model in models_priced(provider, asked, answered) if model))
         version, found = self._rates
         if version != snapshot.version or len(found) >= MOST_RATES:
             found = {}

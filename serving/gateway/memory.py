@@ -30,11 +30,11 @@ class Memory:
 class Hold:
     """What one call holds: `with Hold(memory) as hold:` around all of it. Its tenant is known once its key is."""
 
-    __slots__ = ("_memory", "size", "tenant_id")
+    __slots__ = ("_memory", "held", "tenant_id")
 
     def __init__(self, memory: Memory, tenant_id: str = "") -> None:
         self.tenant_id = tenant_id
-        self.size = 0
+        self.held = 0
         self._memory = memory
 
     @property
@@ -42,17 +42,22 @@ class Hold:
         """Bytes that its tenant may hold in all."""
         return self._memory.most
 
-    def take(self, size: int) -> bool:
-        """Hold so many bytes more, beyond the first UNCOUNTED of a body; False where that would be too many."""
-        if not self._memory.take(self.tenant_id, size):
+    def take(self, part: int, *, size: int) -> bool:
+        """Hold so many bytes more of a body that has `size` of them with these, whose first UNCOUNTED count for
+        nothing; False where that would be too many.
+        """
+        counted = min(part, size - UNCOUNTED)
+        if counted <= 0:
+            return True
+        if not self._memory.take(self.tenant_id, counted):
             return False
-        self.size += size
+        self.held += counted
         return True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if self.size:
-            self._memory.give_back(self.tenant_id, self.size)
-            self.size = 0
+        if self.held:
+            self._memory.give_back(self.tenant_id, self.held)
+            self.held = 0

@@ -1,17 +1,17 @@
 """ASGI's messages in words, so that the rest of the gateway reads as what it does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Self
 
 from mypy_extensions import mypyc_attr
 
-from serving.gateway.memory import UNCOUNTED
+from serving.gateway.memory import Hold
 from serving.gateway.wire import Gone, Headers, Request, Send, TooLarge, TooMuch, Watch
 
 
-async def read_body(request: Request, *, limit: int, take: Callable[[int], bool]) -> bytes:
-    """The whole request body. What is beyond UNCOUNTED bytes is held only if `take` says yes to its size.
+async def read_body(request: Request, *, limit: int, hold: Hold) -> bytes:
+    """The whole request body, as far as there is room for it.
 
     Raises TooLarge (unread, if it can), TooMuch, Gone.
     """
@@ -26,7 +26,7 @@ async def read_body(request: Request, *, limit: int, take: Callable[[int], bool]
         size += len(part)
         if size > limit:
             raise TooLarge
-        if size > UNCOUNTED and not take(min(len(part), size - UNCOUNTED)):
+        if not hold.take(len(part), size=size):
             raise TooMuch
         parts.append(part)
         if not message.get("more_body", False):

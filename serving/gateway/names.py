@@ -44,7 +44,7 @@ class Names:
         if found and at != FORGOTTEN:
             if age >= FRESH_SECONDS and len(self._lookups) < MOST_LOOKUPS:
                 self._look_up(name)
-        elif age >= MISSING_SECONDS:
+        elif age >= MISSING_SECONDS and not (found and len(self._lookups) >= MOST_LOOKUPS):
             found = await asyncio.shield(self._look_up(name)) or found
         if not found:
             raise UnableToResolve("no such name")

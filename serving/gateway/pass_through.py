@@ -28,7 +28,7 @@ from serving.gateway.call import Call
 from serving.gateway.capture import MOST_PASSED_KEPT, Capture
 from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import Reservation
-from serving.gateway.memory import UNCOUNTED, Hold
+from serving.gateway.memory import Hold
 from serving.gateway.messages import Departure, make_call_id
 from serving.gateway.refusals import (
     Refused,
@@ -53,7 +53,7 @@ ASKING = b"/compact"  # but for this, which a model writes
 # What they use is told elsewhere and later, or not in tokens at all.
 UNMEASURED = (
     *(b"/v1/batches", b"/v1/messages/batches", b"/v1/fine_tuning", b"/v1/video", b"/v1/evals", b"/v1/containers"),
-    *(b"/v1/threads", b"/v1/vector_stores", b"/v1/audio"),
+    *(b"/v1/threads", b"/v1/vector_stores", b"/v1/audio", b"/v1/images"),
 )
 PASSED = Route(Arm.TEACHER, "passed_through")
 PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
@@ -159,7 +159,7 @@ class Uplink(Departure):
         held, size = [], 0
         async for part in self.parts():
             size += len(part)
-            if size > UNCOUNTED and not self._hold.take(min(len(part), size - UNCOUNTED)):
+            if not self._hold.take(len(part), size=size):
                 self.refusal = too_much_held(self._hold.most)
                 raise BrokenOff
             held.append(part)
@@ -181,8 +181,7 @@ class Uplink(Departure):
         self._size += len(part)
         if self._size > self._limit:
             self.refusal = too_large(self._limit)
-        counted = min(len(part), self._size - UNCOUNTED)
-        if self._size > self._kept or (counted > 0 and not self._hold.take(counted)):
+        if self._size > self._kept or not self._hold.take(len(part), size=self._size):
             self._kept = -1
             self._whole.clear()
         else:
@@ -231,6 +230,7 @@ class Passage:
         self._gateway = gateway
         self._destinations: Sequence[ProviderEntry] = caller.tenant.providers[request.provider][:1]
         self._failovers = 0
+        self._said: Ask | None = None  # once all of it was read, also where that is too much to keep
 
     async def unrecorded(self) -> None:
         """Nothing is asked of a model."""
@@ -280,13 +280,16 @@ class Passage:
     async def _ask_in_turn(self, body: bytes) -> Reply:
         """What leaves nothing behind is sent where its model goes."""
         request = self._request
-        ask = msgspec.structs.replace(self._read(body), raw=body)
+        self._said = self._read(body)
+        ask = msgspec.structs.replace(self._said, raw=body)
         self._destinations = destinations_for(self._caller.tenant, request.provider, ask.model)
+        heard = Heard(ask, request)
+        heard.check(self._destinations)
         return await ask_in_turn(
             request,
             self._caller,
             self._destinations,
-            turn=partial(self._turn, Heard(ask, request)),
+            turn=partial(self._turn, heard),
             again=True,
             placed=lambda: None,
             teachers=self._gateway.teachers,
@@ -304,7 +307,8 @@ class Passage:
 
     def _asked(self) -> Ask:
         """The same, of the model that it was sent on for."""
-        ask = self._read(self._uplink.kept)
+        kept = self._uplink.kept
+        ask = msgspec.structs.replace(self._said, raw=kept) if self._said is not None else self._read(kept)
         there = self._destinations[self._failovers].model
         return msgspec.structs.replace(ask, model=there) if there and ask.model else ask
 

@@ -165,7 +165,7 @@ def no_place_in_time() -> Refused:
 
 def teacher_late() -> Refused:
     """504."""
-    return Refused(504, "api_error", "The provider did not answer in time.")
+    return Refused(504, "api_error", "The provider did not answer in time.", elsewhere=True)
 
 
 def our_fault() -> Refused:

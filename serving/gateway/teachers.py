@@ -8,7 +8,7 @@ the provider has not worked on.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -133,7 +133,7 @@ class Teachers:
         self._upstream = upstream
         self._most = most
         self.metrics = metrics
-        self.silence_before_next = silence_before_next
+        self._silence_before_next = silence_before_next
         self._lanes: dict[tuple[str, str, str], Lane] = {}
 
     async def ask(
@@ -151,8 +151,8 @@ class Teachers:
         """Send the caller's request to one of the tenant's own destinations. Raises Refused.
 
         `again`: it may be sent a second time where the provider did not work on it, or asks for that. Not `patient`: it
-        waits for nothing, neither for a place nor as long as a busy provider asks for. `placed` is called once the call
-        has its place, which the reply holds until it is closed.
+        waits for nothing, neither for a place nor as long as a busy provider asks for, and bears less silence. `placed`
+        is called once the call has its place, which the reply holds until it is closed.
         """
         lane = self._lane(caller.key.tenant_id, destination)
         if not lane.take(most=self._most):
@@ -185,7 +185,7 @@ class Teachers:
     async def _ask(self, lane: Lane, errand: _Errand, *, again: bool, patient: bool) -> Reply:
         lane.retries = earn(lane.retries)
         try:
-            reply = await self._try(lane, errand)
+            reply = await self._try(lane, errand, patient=patient)
         except UnableToReach as error:
             if not (again and error.untouched and lane.take_retry()):
                 raise _refusal(error) from error
@@ -199,11 +199,11 @@ class Teachers:
             self.metrics.count_retry(why="busy")
             await asyncio.sleep(wait)
         try:
-            return await self._try(lane, errand)
+            return await self._try(lane, errand, patient=patient)
         except UnableToReach as error:
             raise _refusal(error) from error
 
-    async def _try(self, lane: Lane, errand: _Errand) -> Reply:
+    async def _try(self, lane: Lane, errand: _Errand, *, patient: bool) -> Reply:
         if lane.breaker is not CLOSED:
             now = self._clock()
             if seconds := seconds_to_wait(lane.breaker, now=now):
@@ -212,15 +212,26 @@ class Teachers:
                 lane.breaker = after_passing(lane.breaker, now=now)
         opened = lane.breaker.opened
         try:
-            reply = await self._upstream.ask(
-                errand.method, errand.base_url, errand.target, headers=errand.headers, body=errand.body
-            )
+            reply = await (self._send(errand) if patient else self._send_in_haste(errand))
         except UnableToReach as error:
             if error.down and errand.is_whole:
                 lane.breaker = after_failure(lane.breaker, opened=opened, now=self._clock())
             raise
         lane.breaker = CLOSED
         return reply
+
+    def _send(self, errand: _Errand) -> Awaitable[Reply]:
+        return self._upstream.ask(
+            errand.method, errand.base_url, errand.target, headers=errand.headers, body=errand.body
+        )
+
+    async def _send_in_haste(self, errand: _Errand) -> Reply:
+        """Another destination waits, so this one may be silent for less long; which counts against it all the same."""
+        try:
+            async with asyncio.timeout(self._silence_before_next):
+                return await self._send(errand)
+        except TimeoutError as silence:
+            raise UnableToReachInTime(down=True) from silence
 
 
 def _errand(request: Request, destination: ProviderEntry, method: str, body: Body) -> _Errand:

@@ -32,6 +32,7 @@ VALUES = st.recursive(
             b'{"x":"model","y":"\\"model\\":1","model":"b"}',
         ),
         (b'{"model":7}', b'{"model":"b"}'),
+        (b'{"model":null,"n":1}', b'{"model":"b","n":1}'),
         (b'{"messages":[]}', b'{"model":"b","messages":[]}'),
         (b"{ }", b'{"model":"b" }'),
     ],
@@ -80,6 +81,10 @@ def test_a_hostile_body_is_looked_at_a_few_times_and_no_more(monkeypatch):
     with pytest.raises(UnableToParse):
         model_span(b'{"a":[' + b'{"model":"a"},' * 10_000 + b"{}]}")
     assert len(looks) < 12
+    looks.clear()
+    with pytest.raises(UnableToParse):
+        model_span(b'{"a":[' + b'{"model":"a"},' * 100_000 + b"{}]}")
+    assert len(looks) < 5
 
 
 def test_a_stream_is_asked_to_tell_its_usage_where_nothing_is_said_of_that():

@@ -11,6 +11,7 @@ import pytest
 
 from ingestion.core.calls import Dialect
 from ingestion.core.rating import Rates
+from serving.core.breaker import FAILURES
 from serving.core.limits import LimitEntry
 from serving.core.snapshot import ProviderEntry
 from tests.fakes.encoder import decision
@@ -218,16 +219,18 @@ async def test_a_header_of_another_dialect_changes_nothing_on_azures_paths(stage
     [
         *("/openai/v1/batches", "/openai/V1/batches", "/openai/%76%31/batches", "/openai/Deployments/x/audio/speech"),
         *("/openai/deployments%2fx/audio/speech", "/openai/deployments/a%2faudio/speech"),
-        *("/openai/v1/video/generations/jobs", "/v1/Batches"),
+        *(
+            "/openai/v1/video/generations/jobs",
+            "/v1/Batches",
+            "/v1/images/generations",
+            "/openai/deployments/x/images/generations",
+        ),
     ],
 )
 async def test_what_nobody_could_measure_is_refused_however_it_is_spelt(stage, path):
     stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=10**9),)
     with gateway_for(stage):
-        assert (await post(stage.url, path=path, key="", headers={"api-key": PLAIN.plain}, data=b"{}")).status in (
-            401,
-            403,
-        )
+        assert (await post(stage.url, path=path, data=b"{}")).status == 403
     assert stage.teacher.seen == []
 
 
@@ -245,11 +248,21 @@ async def test_what_is_set_aside_is_what_the_dearest_destination_may_take(stage)
                 assert (await post(stage.url, json=ask)).status == expected
 
 
-async def test_the_price_is_that_of_the_deployment_whatever_the_body_says(live):
+async def test_the_price_is_that_of_the_deployment_whatever_the_body_says(stage):
+    """In the log by its name, and for the limit: nine tokens of the dear one take all that there is."""
+    stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=10**9),)
+    rates = {"azure/dear": Rates(*map(Decimal, ("200000", "0", "0", "0")), currency="USD")}
     body = {"model": "cheap", "input": "x"}
-    path = "/openai/deployments/dear/embeddings"
-    await post(live.url, path=path, key="", headers={"api-key": PLAIN.plain}, json=body)
-    assert live.record().asked_model == "dear"
+    headers = {"api-key": PLAIN.plain}
+    with gateway_for(stage, rates=rates):
+        got = [
+            (
+                await post(stage.url, path=f"/openai/deployments/{name}/embeddings", key="", headers=headers, json=body)
+            ).status
+            for name in ("other", "other", "dear", "other")
+        ]
+    assert got == [200, 200, 200, 429]
+    assert [record.asked_model for record in stage.records(3)] == ["other", "other", "dear"]
 
 
 async def test_a_name_that_cannot_be_told_apart_is_the_callers_to_mend(stage):
@@ -271,6 +284,53 @@ async def test_a_model_of_the_same_name_elsewhere_is_another_teacher(stage):
     elsewhere = msgspec.structs.replace(usual, teacher=f"openai {usual.base_url}")
     with gateway_for(stage, {"openai/gpt-4o": (elsewhere,)}, asked):
         assert (await post(stage.url, json=asked)).headers["x-understudy-arm"] == "teacher"
+
+
+async def test_a_name_that_a_later_destination_needs_is_looked_for_before_the_first_is_asked(stage):
+    gone = there(f"http://127.0.0.1:{free_port()}", name="gone")
+    models = {"openai/gpt-4o": (gone, there(stage.urls["teacher"], model="gpt-4o-mini"))}
+    raw = b'{"mod\\u0065l":"gpt-4o","messages":[{"role":"user","content":"x"}]}'
+    with gateway_for(stage, models):
+        got = await post(stage.url, data=raw, headers={"content-type": "application/json"})
+        other = await post(stage.url, path="/v1/embeddings", data=raw, headers={"content-type": "application/json"})
+    assert (got.status, other.status) == (400, 400) and "x-understudy-failovers" not in got.headers
+
+
+async def test_money_for_what_a_provider_keeps_is_set_aside_at_the_price_of_the_one_that_may_be_asked(stage):
+    stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=10**7),)  # one cent
+    rates = {"openai/gpt-4o-mini": Rates(*map(Decimal, ("0.1", "0.1", "0.1", "0.1")), currency="USD")}
+    cheap = there(stage.urls["teacher"], model="gpt-4o-mini", name="cheap")
+    with gateway_for(stage, {"openai/smart": (cheap, there(stage.urls["teacher"], model="gpt-4o"))}, rates=rates):
+        got = await post(stage.url, json=openai_ask("smart", max_tokens=1000, store=True))
+    assert got.status == 200
+
+
+async def test_a_long_body_is_known_by_its_model_and_subject_though_it_is_not_kept(stage):
+    body = {"model": "smart", "input": "x" * 1_200_000, "user": "anna"}
+    with gateway_for(stage, {"openai/smart": (there(stage.urls["teacher"], model="text-embedding-3-small"),)}):
+        await post(stage.url, path="/v1/embeddings", json=body)
+    record = stage.record()
+    assert record.asked_model == "text-embedding-3-small" and record.subject_hmac
+    assert opened(record, "request") == b""
+
+
+async def test_silence_counts_against_a_destination_so_that_the_next_calls_do_not_wait_for_it(stage):
+    first = there(stage.urls["teacher"], model="silent", name="first")
+    with another_teacher() as (second, url):
+        models = {"openai/gpt-4o": (first, there(url, name="second"))}
+        with gateway_for(stage, models, settings={"failover_timeout": 0.2}):
+            for _ in range(FAILURES + 3):
+                assert (await post(stage.url, json=openai_ask())).status == 200
+    assert len(stage.teacher.seen) == FAILURES and len(second.seen) == FAILURES + 3
+
+
+async def test_silence_until_the_time_out_fails_over_too(stage):
+    first = there(stage.urls["teacher"], model="silent", name="first")
+    with another_teacher() as (second, url):
+        models = {"openai/gpt-4o": (first, there(url, name="second"))}
+        with gateway_for(stage, models, settings={"failover_timeout": 60, "teacher_timeout": 0.3}):
+            assert (await post(stage.url, json=openai_ask())).status == 200
+    assert len(second.seen) == 1
 
 
 async def test_what_stood_in_is_not_compared(stage):

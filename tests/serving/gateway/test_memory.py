@@ -5,10 +5,11 @@ import json
 
 import pytest
 
-from serving.gateway.memory import Hold, Memory
+from serving.gateway.memory import UNCOUNTED, Hold, Memory
 from tests.serving.gateway.cast import PLAIN, RIVAL, get, openai_ask, opened, post, serve_gateway
 
 ROOM = 1_000_000
+LONG = 10 * UNCOUNTED
 
 
 @pytest.fixture
@@ -22,10 +23,18 @@ def live(stage):
 def test_what_is_held_is_counted_by_tenant_and_given_back():
     memory = Memory(100)
     with Hold(memory, "one") as hold, Hold(memory, "two") as other:
-        assert hold.take(60) and not hold.take(41) and hold.take(40)
-        assert other.take(100) and not other.take(1)
+        assert hold.take(60, size=LONG) and not hold.take(41, size=LONG) and hold.take(40, size=LONG)
+        assert other.take(100, size=LONG) and not other.take(1, size=LONG)
     with Hold(memory, "one") as hold:
-        assert hold.take(100)
+        assert hold.take(100, size=LONG)
+
+
+def test_the_first_of_each_body_is_not_counted():
+    with Hold(Memory(100), "one") as hold:
+        for _ in range(3):
+            assert hold.take(UNCOUNTED, size=UNCOUNTED)
+        assert hold.take(1000, size=UNCOUNTED + 60) and not hold.take(41, size=UNCOUNTED + 101)
+        assert hold.held == 60
 
 
 async def half_sent(port: int, key: str, *, size: int):
