@@ -1,10 +1,14 @@
 """The door to the wire formats: what a caller sent becomes an `Ask`, an `Answer` becomes what that caller can read."""
 
 from types import ModuleType
+from typing import Final
+
+import msgspec
 
 from ingestion.core import anthropic_wire, openai_wire, responses_wire
 from ingestion.core.calls import Answer, Ask, Dialect, Finish
-from ingestion.core.reading import UnableToParse, load_object, take_text
+from ingestion.core.reading import UnableToParse, load_object
+from ingestion.core.sse_events import decode_passing
 
 __all__ = [
     "UnableToParse",
@@ -16,6 +20,8 @@ __all__ = [
     "render_error",
     "render_stream",
 ]
+
+_LONGEST_USAGE: Final = 65_536  # bytes
 
 _WIRES: dict[Dialect, ModuleType] = {
     Dialect.OPENAI: openai_wire,
@@ -63,9 +69,13 @@ def _read_name(value: object) -> str:
 
 def parse_passing_answer(dialect: Dialect, raw: bytes) -> Answer:
     """What any endpoint's answer says of its model and what it used, and nothing else. Raises UnableToParse."""
-    body = load_object(raw)
+    try:
+        body = decode_passing(raw)
+        usage = msgspec.json.decode(body.usage) if len(bytes(body.usage)) <= _LONGEST_USAGE else None
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise UnableToParse("The body is no JSON object that tells a model and a usage.") from None
     read = anthropic_wire.read_usage if dialect is Dialect.ANTHROPIC else responses_wire.read_either_usage
-    return Answer(text="", finish=Finish.OTHER, model=take_text(body, "model") or "", usage=read(body.get("usage")))
+    return Answer(text="", finish=Finish.OTHER, model=body.model or "", usage=read(usage))
 
 
 def render_answer(ask: Ask, answer: Answer, *, call_id: str, created: int) -> bytes:

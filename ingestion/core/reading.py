@@ -12,6 +12,8 @@ import orjson
 
 Json = dict[str, Any]
 
+MOST_MARKS: Final = 500_000  # commas and brackets of a JSON: so many small values take 50 ms
+MOST_MARKS_TWICE: Final = 100_000  # where it is to be read with its repeats, in Python: the same
 MOST_TOKENS: Final = 2**31 - 1  # what a count's column holds
 _ESCAPED_LETTERS: Final = (b"\\u005", b"\\u006", b"\\u007")  # how the letters of a watched key could be spelt otherwise
 
@@ -26,10 +28,14 @@ class UnableToParse(Exception):
 
 
 def load_object(raw: bytes, *, unique: Sequence[str] = ()) -> Json:
-    """The JSON object in `raw`. Raises UnableToParse on anything else, and on a top-level key of `unique` given twice.
+    """The JSON object in `raw`. Raises UnableToParse on anything else, on a top-level key of `unique` given twice, and
+    on so many values that all other calls would wait while they are read.
 
     orjson itself refuses invalid UTF-8, lone surrogates, NaN, infinities and nesting past 1,024.
     """
+    marks = _count_marks(raw)
+    if marks > MOST_MARKS:
+        raise UnableToParse(f"The JSON has more than {MOST_MARKS:,} commas and brackets.")
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -37,6 +43,8 @@ def load_object(raw: bytes, *, unique: Sequence[str] = ()) -> Json:
     if not isinstance(body, dict):
         raise UnableToParse("The body is not a JSON object.")
     if unique and _may_repeat(raw, [name for name in unique if name in body]):
+        if marks > MOST_MARKS_TWICE:
+            raise UnableToParse("The JSON is too large to tell whether one of its keys is given twice.")
         _refuse_repeats(raw, unique)
     return body
 
@@ -123,6 +131,11 @@ def read_tokens(usage: Json, name: str) -> int:
 def is_storable(text: str) -> bool:
     """Whether PostgreSQL takes the text: no NUL, and nothing that is no Unicode."""
     return "\x00" not in text and not any(0xD800 <= ord(character) <= 0xDFFF for character in text)
+
+
+def _count_marks(raw: bytes) -> int:
+    """At least as many as there are values; those in texts count too. None of what is short."""
+    return 0 if len(raw) <= MOST_MARKS_TWICE else raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 def _may_repeat(raw: bytes, names: Iterable[str]) -> bool:

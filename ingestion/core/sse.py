@@ -32,6 +32,7 @@ MAX_STREAM_BYTES: Final = 32 * 2**20  # nor a stream that never does
 
 _TEXT_DELTAS: Final = ("response.output_text.delta", "response.refusal.delta")
 _LAST_EVENTS: Final = ("response.completed", "response.incomplete")
+_COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 _FAILURES: Final = ("response.failed", "error")
 
 
@@ -65,17 +66,20 @@ class StreamReader:
         self._refused = False
         self._usage: Usage | None = None
         self._counts: dict[str, Any] = {}
+        self._keeps = True  # what is said
         self._whole: Answer | None = None  # where the last event repeats all of it
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes, cut anywhere."""
+        if self._is_over():
+            return
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if lines and self._line:
             lines[0] = bytes(self._line + lines[0])
             self._line.clear()
         for line in lines:
-            if self.finished or self.broken:
+            if self._is_over():
                 break
             self._end_line(line)
         self._line += rest
@@ -83,11 +87,20 @@ class StreamReader:
             self._line.clear()
             self.broken = self.broken or not self.finished
 
+    def _is_over(self) -> bool:
+        return self.finished or self.broken
+
     def give_up(self) -> None:
         """Hold nothing of it any more: as if it could not be read from here on."""
         self.broken = self.broken or not self.finished
+        self.forget()
         self._line.clear()
         self._data.clear()
+        self._counts.clear()
+
+    def forget(self) -> None:
+        """Hold nothing of what was said, and go on to see how it ends."""
+        self._keeps = False
         self._texts.clear()
         self._calls.clear()
 
@@ -110,6 +123,7 @@ class StreamReader:
         )
 
     def _end_line(self, line: bytes) -> None:
+        self._bytes += len(line) + 1
         if line.endswith(b"\r"):
             line = line[:-1]
         if not line:
@@ -117,7 +131,6 @@ class StreamReader:
                 data, self._data = self._data, []
                 self._end_event(data[0] if len(data) == 1 else b"\n".join(data))
             return
-        self._bytes += len(line)
         if len(line) > MAX_LINE_BYTES or self._bytes > MAX_STREAM_BYTES:
             self.broken = True
         elif line in _DONE:
@@ -135,6 +148,9 @@ class StreamReader:
                 self._read_responses(data)
         except (msgspec.MsgspecError, ValueError, RecursionError, UnableToParse):
             self.broken = True
+        if not self._keeps:
+            self._texts.clear()
+            self._calls.clear()
 
     def _read_openai(self, data: bytes) -> None:
         event = decode_openai(data)
@@ -146,9 +162,7 @@ class StreamReader:
             self._usage = responses_wire.read_either_usage(event.usage)
         for choice in event.choices or ():
             delta = choice.delta or Delta()
-            text = delta.content or delta.refusal
-            if text:
-                self.output_chars += len(text)
+            self.output_chars += len(delta.content or delta.refusal or choice.text or "")
             for call in delta.tool_calls or ():
                 self.output_chars += len((call.function and call.function.arguments) or "")
             if choice.index == 0:
@@ -179,7 +193,7 @@ class StreamReader:
         elif event.type == "content_block_start" and event.content_block is not None:
             self._start_block(event.index, event.content_block)
         elif event.type == "message_start" and event.message is not None:
-            self._model, self._counts = event.message.model, event.message.usage or {}
+            self._model, self._counts = event.message.model, _counts(event.message.usage)
         elif event.type == "message_delta":
             self._end_message(event)
         elif event.type == "message_stop":
@@ -207,7 +221,7 @@ class StreamReader:
         """Output tokens are known only here: before it the announced count is a stub, so `usage` stays None."""
         if event.delta is not None:
             self._finish = anthropic_wire.read_finish(event.delta.stop_reason)
-        said = {name: count for name, count in (event.usage or {}).items() if count is not None}
+        said = _counts(event.usage)
         if said:
             self._counts.update(said)
             self._usage = anthropic_wire.read_usage(self._counts)
@@ -238,3 +252,8 @@ class StreamReader:
         if len(self._calls) >= MAX_CALLS:
             self.broken = True
         self._calls[index] = _Draft([item.name or ""])
+
+
+def _counts(usage: dict[str, Any] | None) -> dict[str, Any]:
+    """Of what a stream says it used so far what is a number: the rest says nothing, and might be long."""
+    return {name: count for name, count in (usage or {}).items() if type(count) is int and name in _COUNTS}

@@ -5,6 +5,7 @@ import re
 import msgspec
 
 _END = re.compile(rb"\n\r?\n|\r\r")
+_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 _LONGEST_END = 3
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -50,18 +51,26 @@ class UsageHider:
 
 
 def _without_usage(events: bytes) -> bytes:
-    shown, at = [], 0
-    for match in _END.finditer(events):
-        event = events[at : match.end()]
-        at = match.end()
-        if not _tells_usage(event):
-            shown.append(event)
-    return b"".join(shown)
+    """Whole events; of many that hold nothing, what lies between two that might tell usage is taken in one piece."""
+    shown, taken = [], 0
+    while found := _NO_CHOICES.search(events, taken):
+        begin = _last_end(events, taken, found.start())
+        end = _END.search(events, found.end())
+        after = end.end() if end else len(events)
+        shown.append(events[taken:begin])
+        if not _tells_usage(events[begin:after]):
+            shown.append(events[begin:after])
+        taken = after
+    return b"".join([*shown, events[taken:]])
+
+
+def _last_end(events: bytes, begin: int, before: int) -> int:
+    """Where the event begins that `before` lies in: after the last end of an event from `begin` on."""
+    ends = (events.rfind(mark, begin, before) + len(mark) for mark in _ENDS if mark in events[begin:before])
+    return max(ends, default=begin)
 
 
 def _tells_usage(event: bytes) -> bool:
-    if not _NO_CHOICES.search(event):
-        return False
     data = b"\n".join(line[5:] for line in _LINE.split(event) if line.startswith(b"data:"))
     try:
         chunk = msgspec.json.decode(data, type=_Chunk)

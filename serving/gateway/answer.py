@@ -24,7 +24,7 @@ from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
 from serving.gateway.memory import Hold, Memory
 from serving.gateway.messages import Departure, make_call_id, read_body, send_whole
 from serving.gateway.metrics import Metrics
-from serving.gateway.refusals import Refused, no_snapshot, too_large, too_much_held
+from serving.gateway.refusals import Refused, no_snapshot, too_large, too_many_calls, too_much_held
 from serving.gateway.relay import relay
 from serving.gateway.snapshot_file import SnapshotFile
 from serving.gateway.teachers import Teachers
@@ -78,6 +78,12 @@ def snapshot_in_force(gateway: Gateway) -> Snapshot:
     return snapshot
 
 
+def begin(hold: Hold, caller: Caller) -> None:
+    """One call more of this caller's tenant, wherever it goes. Raises Refused where there are too many already."""
+    if not hold.begin(caller.key.tenant_id):
+        raise too_many_calls(hold.most_calls)
+
+
 async def read_call(request: Request, gateway: Gateway, hold: Hold) -> tuple[Caller, bytes]:
     """Who calls, asked before the body is read and, where the world has changed meanwhile, after it; and the body.
 
@@ -85,7 +91,7 @@ async def read_call(request: Request, gateway: Gateway, hold: Hold) -> tuple[Cal
     """
     snapshot = snapshot_in_force(gateway)
     caller = authenticate(request, snapshot)
-    hold.tenant_id = caller.key.tenant_id
+    begin(hold, caller)
     try:
         raw = await read_body(request, limit=gateway.max_body_bytes, hold=hold)
     except TooLarge as long:

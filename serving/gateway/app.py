@@ -41,6 +41,7 @@ CALLS: Final = {
     b"/v1/responses": Dialect.RESPONSES,
     b"/v1/messages": Dialect.ANTHROPIC,
 }
+CALLS_A_PLACE: Final = 4  # of a tenant under way, for each place on one of its lanes: some wait, some have others
 AZURE_CALLS: Final = {path: dialect for path, dialect in CALLS.items() if dialect is not Dialect.ANTHROPIC}
 SHARED_SECONDS = 0.5  # for one step at what is shared; calls that wait for theirs go on alone once one takes longer
 NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None)  # a draft has one deadline for all it does, set where it is made
@@ -128,7 +129,7 @@ def start(settings: Settings, *, slot: Slot | None = None) -> Running:
         recorder=Recorder(log, metrics=metrics, lines=lines, settled=log.settled),
         limits=Limits(counters, metrics=metrics),
         metrics=metrics,
-        memory=Memory(settings.tenant_body_bytes),
+        memory=Memory(settings.tenant_body_bytes, most_calls=CALLS_A_PLACE * settings.tenant_in_flight),
         max_body_bytes=settings.max_body_bytes,
         max_passed_bytes=settings.max_passed_bytes,
     )

@@ -30,6 +30,8 @@ class Call(Unshown, frozen=True, kw_only=True):
     reservation: Reservation = msgspec.field(default_factory=Reservation)  # of the tenant's limits
     understood: bool = True  # False: the request passed through, and is in no dialect that we read
     asks_model: bool = True  # False: it is about an earlier answer, whose use has been counted
+    is_written: bool = True  # False: what comes back is no text of a model's, as far as anybody knows
+    sent: int = 0  # bytes that went up, where the request passed through
 
     @property
     def destination(self) -> ProviderEntry:

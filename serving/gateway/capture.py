@@ -11,6 +11,7 @@ import msgspec
 
 from ingestion.core.calls import LONGEST_MODEL, Answer, Arm, CallRecord, Usage, body_context
 from ingestion.core.dialects import UnableToParse, parse_answer, parse_passing_answer
+from ingestion.core.reading import MOST_TOKENS
 from ingestion.core.sse import StreamReader
 from ingestion.core.usage_chunk import UsageHider
 from ingestion.spool import UnableToRecord
@@ -68,7 +69,7 @@ class Recorder:
         asked, answered = record.asked_model, record.answered_model
         call.reservation.settle(_use(call, outcome), record.provider, asked=asked, answered=answered, paid=paid)
         try:
-            self._spool.append(record)
+            self._append(record)
             self._losses.failing = False
         except UnableToRecord as error:
             self._losses.add(1, why=str(error))
@@ -79,6 +80,15 @@ class Recorder:
             self._lines.note(record)
         if attempt.draft is not None:
             self._metrics.count_student(seconds=attempt.draft.ms / 1000)
+
+    def _append(self, record: CallRecord) -> None:
+        """With little room left the facts of a call may fit where its words do not. Raises UnableToRecord."""
+        try:
+            self._spool.append(record)
+        except UnableToRecord:
+            if record.request_sealed is None and record.response_sealed is None:
+                raise
+            self._spool.append(msgspec.structs.replace(record, request_sealed=None, response_sealed=None))
 
     def count_let_go(self) -> None:
         """One answer more that there was no room to read."""
@@ -217,7 +227,8 @@ class Capture:
     def _outcome(self, *, complete: bool) -> Outcome:
         body = _decoded(b"".join(self._parts), self._encoding) if self._size <= self._most else None
         answer = self._answer(body)
-        usage, estimated = _usage(self._call, answer, status=self._status, lengths=self._recorder.lengths)
+        written = self._written()
+        usage, estimated = _usage(self._call, answer, self._status, written=written, lengths=self._recorder.lengths)
         told = self._reader.announced if estimated and self._reader is not None else None
         if told is not None and told.input_tokens:
             usage = msgspec.structs.replace(told, output_tokens=usage.output_tokens)
@@ -230,15 +241,17 @@ class Capture:
             estimated=estimated,
             queue_ms=self._queue_ms,
             first_byte_ms=self._first_byte_ms,
-            written=self._written(),
+            written=written,
         )
 
     def _written(self) -> int:
         """By all that passed where what it says is not known."""
         if self._reader is None:
-            size = self._size if self._call.understood else 0  # a file, a list, a voice: no tokens
+            size = self._size if self._call.is_written else 0  # a file, a list, a voice: no tokens
+        elif self._reader.broken or not (self._reader.output_chars or self._call.understood):
+            size = self._size
         else:
-            size = self._size if self._reader.broken else self._reader.output_chars
+            size = self._reader.output_chars
         return -(-size // CHARS_PER_TOKEN)
 
     def _is_to_be_kept(self, body: bytes | None) -> bool:
@@ -348,12 +361,14 @@ def _arm(route: Route, attempt: Attempt) -> tuple[Arm, str]:
     return route.arm, route.reason
 
 
-def _usage(call: Call, answer: Answer | None, *, status: int, lengths: Lengths) -> tuple[Usage, bool]:
+def _usage(call: Call, answer: Answer | None, status: int, *, written: int, lengths: Lengths) -> tuple[Usage, bool]:
     """The provider's count, or ours and True. A refused call costs nothing, nor does what we have no measure of."""
     tenant_id = call.caller.key.tenant_id
     if answer is not None and answer.usage is not None and call.asks_model:
         lengths.learn(tenant_id, call.fingerprint, call.ask, answer, answer.usage)
         return answer.usage, False
+    if status == 200 and written and not call.understood and call.asks_model:
+        return Usage(input_tokens=call.sent // CHARS_PER_TOKEN, output_tokens=min(written, MOST_TOKENS)), True
     if status != 200 or not call.understood:
         return Usage(input_tokens=0, output_tokens=0), False
     return lengths.estimate(tenant_id, call.fingerprint, call.ask, answer), True
@@ -371,7 +386,7 @@ def _use(call: Call, outcome: Outcome) -> Usage | None:
     if outcome.status != 200 or not (call.understood or outcome.written):
         return Usage(input_tokens=0, output_tokens=0)
     written = max(outcome.usage.output_tokens, outcome.written)
-    return Usage(input_tokens=most_input(call.ask), output_tokens=written)
+    return Usage(input_tokens=max(most_input(call.ask), outcome.usage.input_tokens), output_tokens=written)
 
 
 def _hide_subject(key: bytes, subject: str | None) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
@@ -100,8 +100,8 @@ class Limits:
         limits = _limits_of(caller, snapshot)
         if limits:
             rates = partial(self._rates_of, snapshot)
-            dearest = _dearest(rates(one.provider, one.model or ask.model, "") for one in destinations)
-            reservation.reserved, reservation.rates = _most(ask, route, dearest), rates
+            prices = [rates(one.provider, one.model or ask.model, "") for one in destinations]
+            reservation.reserved, reservation.rates = _most(ask, route, prices), rates
             workload_id = route.workload_id if route else None
             await self._take(reservation, limits, caller, ask.dialect, workload_id=workload_id, measures=measures)
 
@@ -189,12 +189,9 @@ def _limits_of(caller: Caller, snapshot: Snapshot) -> Collection[LimitEntry]:
     return snapshot.tenants.get(caller.key.tenant_id, caller.tenant).limits
 
 
-def _dearest(found: Iterable[Rates | None]) -> Rates | None:
-    return max((rates for rates in found if rates is not None), key=lambda one: one.input + one.output, default=None)
-
-
-def _most(ask: Ask, route: RouteEntry | None, rates: Rates | None) -> Demand:
+def _most(ask: Ask, route: RouteEntry | None, prices: Collection[Rates | None]) -> Demand:
     """The call at its dearest, as far as anybody can tell beforehand."""
     usual = route.usual_output if route else 0
     written = most_output(ask.max_tokens, usual=usual, answers=ask.n)
-    return demand(Usage(input_tokens=most_input(ask), output_tokens=written), rates)
+    usage = Usage(input_tokens=most_input(ask), output_tokens=written)
+    return max((demand(usage, rates) for rates in prices), key=lambda one: one.spend)

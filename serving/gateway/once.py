@@ -90,6 +90,10 @@ class Copy:
             self._reader.feed(part)
         if self._size <= MOST_KEPT:
             self._parts.append(part)
+        elif self._parts:
+            self._parts.clear()
+            if self._reader is not None:
+                self._reader.forget()
 
     def _is_whole(self, *, last: bool) -> bool:
         """Whether it is an answer, and all of one: callers may hang up once a stream's last event is there."""
@@ -114,18 +118,19 @@ def _is_answer(dialect: Dialect, body: bytes) -> bool:
 async def answer_once(request: Request, gateway: Gateway, answers: KeptAnswers) -> None:
     """Answer as `answer_call` does, or again what was answered. Raises Refused, Gone."""
     key = _read_key(request)
+    earlier = None
     with Hold(gateway.memory) as hold:
         caller, body = await read_call(request, gateway, hold)
+        is_kept = caller.tenant.log_content and not caller.wants_no_log
+        claim = Claim(caller.key.tenant_id, key, token_hex(16))
+        digest = sha256(request.target.encode("latin-1") + b"\0" + body).digest()
+        if is_kept:
+            with _noted(gateway.metrics):
+                earlier = await answers.claim(claim, digest=digest)
     request = msgspec.structs.replace(request, receive=_Again(body).receive)
-    if caller.wants_no_log or not caller.tenant.log_content:
+    if not is_kept:
         await answer_call(request, gateway)
-        return
-    claim = Claim(caller.key.tenant_id, key, token_hex(16))
-    digest = sha256(request.target.encode("latin-1") + b"\0" + body).digest()
-    earlier = None
-    with _noted(gateway.metrics):
-        earlier = await answers.claim(claim, digest=digest)
-    if earlier is None:  # also where nobody answered: it may be taken all the same
+    elif earlier is None:  # also where nobody answered: it may be taken all the same
         await _answer_and_keep(request, gateway, answers, caller, claim)
     else:
         kept = _find(earlier, caller, claim, digest=digest)

@@ -21,14 +21,14 @@ from serving.core.limits import Measure, limits_on
 from serving.core.paths import AZURE, is_odd, plain, twin_of
 from serving.core.routing import Route
 from serving.core.snapshot import ProviderEntry
-from serving.gateway.answer import Gateway, snapshot_in_force
+from serving.gateway.answer import Gateway, begin, snapshot_in_force
 from serving.gateway.attempt import NOT_TRIED
 from serving.gateway.authenticate import Caller, authenticate
 from serving.gateway.call import Call
 from serving.gateway.capture import MOST_PASSED_KEPT, Capture
 from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import Reservation
-from serving.gateway.memory import Hold
+from serving.gateway.memory import UNCOUNTED, Hold
 from serving.gateway.messages import Departure, make_call_id
 from serving.gateway.refusals import (
     Refused,
@@ -49,6 +49,7 @@ UNRECORDED = frozenset({"GET", "HEAD"})
 REPEATABLE = frozenset({b"/v1/completions", b"/v1/embeddings", b"/v1/messages/count_tokens", b"/v1/moderations"})
 # They answer with an object that is there already, and repeat what it has used.
 ON_WHAT_IS_KEPT = (b"/v1/chat/completions/", b"/v1/responses/")
+WRITTEN = (b"/completions", b"/complete")  # by a model, so that what comes back is tokens
 ASKING = b"/compact"  # but for this, which a model writes
 # What they use is told elsewhere and later, or not in tokens at all.
 UNMEASURED = (
@@ -56,7 +57,7 @@ UNMEASURED = (
     *(b"/v1/threads", b"/v1/vector_stores", b"/v1/audio", b"/v1/images"),
 )
 PASSED = Route(Arm.TEACHER, "passed_through")
-PARTS_AHEAD = 4  # of a body that the provider takes more slowly than the caller sends it
+PARTS_AHEAD = 1  # of a body that the provider takes more slowly than the caller sends it
 SILENT_SECONDS = 60.0  # without a byte from the caller, or without room for one at the provider
 # They are about the provider's account, or make tokens by which calls would pass us by.
 CLOSED = (b"/v1/organization", b"/v1/realtime", b"/v1/chatkit", b"/v1/deployments")
@@ -88,8 +89,9 @@ async def pass_through(request: Request, method: str, gateway: Gateway) -> None:
     recorded = method not in UNRECORDED
     if recorded:
         _check_measured(request, caller)
-    hold = Hold(gateway.memory, caller.key.tenant_id)
+    hold = Hold(gateway.memory)
     uplink = Uplink(request.receive, request.watch, limit=limit, kept=kept, hold=hold, announced=announced)
+    begin(hold, caller)
     with hold, Reservation() as reservation, uplink:
         if recorded:
             await gateway.limits.reserve_unread(reservation, caller, request.dialect, snapshot=snapshot)
@@ -130,7 +132,7 @@ class Uplink(Departure):
         self._kept = kept
         self._hold = hold
         self._announced = announced
-        self._size = 0
+        self.size = 0  # bytes that came
         self._whole: list[bytes] = []
         self._parts: asyncio.Queue[bytes | None] = asyncio.Queue(PARTS_AHEAD)
 
@@ -140,17 +142,20 @@ class Uplink(Departure):
         """
         while (part := await self._next()) is not None:
             yield part
-        if self._announced.isdigit() and int(self._announced) != self._size:
+        if self._announced.isdigit() and int(self._announced) != self.size:
             self.refusal = self.refusal or body_incomplete()
         if self.refusal is not None:
             raise BrokenOff
 
     async def _next(self) -> bytes | None:
         try:
-            return await asyncio.wait_for(self._parts.get(), SILENT_SECONDS)
+            part = await asyncio.wait_for(self._parts.get(), SILENT_SECONDS)
         except TimeoutError as error:
             self.refusal = body_late()
             raise BrokenOff from error
+        if part is not None:
+            self._hold.give_back(len(part))
+        return part
 
     async def whole(self) -> bytes:
         """The body once all of it is here, so that it can be sent again. Raises BrokenOff like `parts`, and where there
@@ -178,18 +183,25 @@ class Uplink(Departure):
         if self.refusal is not None:
             return
         part = message.get("body", b"")
-        self._size += len(part)
-        if self._size > self._limit:
+        self.size += len(part)
+        if self.size > self._limit:
             self.refusal = too_large(self._limit)
-        if self._size > self._kept or not self._hold.take(len(part), size=self._size):
+        if self.size > self._kept or not self._hold.take(len(part), size=self.size):
             self._kept = -1
             self._whole.clear()
         else:
             self._whole.append(part)
         if part and self.refusal is None:
-            await self._hand_on(part)
+            await self._hand_over(part)
         if self.refusal is not None or not message.get("more_body", False):
             await self._hand_on(None)
+
+    async def _hand_over(self, part: bytes) -> None:
+        """What the provider has not taken yet is held like what is kept."""
+        if self._hold.take(len(part), size=self.size + UNCOUNTED):
+            await self._hand_on(part)
+        else:
+            self.refusal = too_much_held(self._hold.most)
 
     async def _hand_on(self, part: bytes | None) -> None:
         try:
@@ -307,8 +319,9 @@ class Passage:
 
     def _asked(self) -> Ask:
         """The same, of the model that it was sent on for."""
-        kept = self._uplink.kept
-        ask = msgspec.structs.replace(self._said, raw=kept) if self._said is not None else self._read(kept)
+        kept, said = self._uplink.kept, self._said
+        # What says whose it is in no way that an erasure could find has no `raw`.
+        ask = self._read(kept) if said is None else msgspec.structs.replace(said, raw=kept if said.raw else b"")
         there = self._destinations[self._failovers].model
         return msgspec.structs.replace(ask, model=there) if there and ask.model else ask
 
@@ -328,6 +341,8 @@ class Passage:
             started=started,
             understood=False,
             asks_model=_asks_model(self._request),
+            is_written=_meant(self._request).endswith(WRITTEN),
+            sent=self._uplink.size,
         )
         return Capture(call, NOT_TRIED, recorder=self._gateway.recorder)
 

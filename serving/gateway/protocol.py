@@ -65,6 +65,7 @@ class CallerConnection:
         self.exchange: CallerExchange | None = None  # the one that is being answered, or was last
         self.writable: asyncio.Future[None] | None = None  # set while the caller does not take what waits for it
         self._app = config.loaded_app
+        self._most = config.limit_concurrency  # connections
         self._state = server_state
         self._loop = asyncio.get_running_loop()
         self._parser = HttpRequestParser(self)
@@ -156,6 +157,9 @@ class CallerConnection:
             made = self.transport.get_extra_info("socket")
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT)
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols only
+        if self._most is not None and len(self._state.connections) > self._most:
+            self.cut()
+            return
         self.unused_since = time.monotonic()
         self._expect(HEAD_SECONDS)
 

@@ -108,6 +108,11 @@ def teacher_left_alone(seconds: float) -> Refused:
     return Refused(503, "overloaded_error", message, retry_after=max(1, math.ceil(seconds)), elsewhere=True)
 
 
+def too_many_calls(most: int) -> Refused:
+    """429: one tenant's calls are to leave room for another's."""
+    return Refused(429, "rate_limit_error", f"{most} calls of this tenant are under way already.", retry_after=1)
+
+
 def too_many_in_flight(most: int) -> Refused:
     """429: the tenant's own calls wait for its provider, and as many again for them."""
     message = f"Over {most} calls of this tenant are waiting for the provider."

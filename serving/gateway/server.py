@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ DRAIN_SECONDS = 30.0  # after SIGTERM: how long calls in flight may still take
 GIVE_UP_SECONDS = 5  # after that: how long those that are cut may take to be recorded
 LAST_CALLS_SECONDS = 5.0  # how long a connection without a call is kept, so that whoever uses it is told to leave it
 LOOK_EVERY = 0.05
+KEPT_FILES = 256  # descriptors that are for neither callers nor providers
 CANNOT_START = 3
 CLOSE = (b"connection", b"close")
 
@@ -43,8 +45,17 @@ def server_config(settings: Settings, app: App) -> uvicorn.Config:
         date_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
+        limit_concurrency=most_connections(),
         timeout_graceful_shutdown=GIVE_UP_SECONDS,
     )
+
+
+def most_connections() -> int:
+    """Callers' connections at once: with as many to providers, and what else is open, they fit into what this process
+    may open. Beyond, callers are hung up on, so that those who are there can be answered, and what is answered kept.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(allowed - KEPT_FILES, allowed // 2) // 2
 
 
 class Server(uvicorn.Server):

@@ -26,7 +26,8 @@ NEVER_SENT: Final = HOP_BY_HOP | {
     *(b"x-http-method-override", b"x-http-method", b"x-method-override"),
 }
 ACCOUNT: Final = frozenset({b"openai-organization", b"openai-project"})
-NEVER_RETURNED: Final = HOP_BY_HOP | {b"set-cookie"}
+# The last are orders to a proxy before us, to give out files of its own or to keep an answer for others.
+NEVER_RETURNED: Final = HOP_BY_HOP | {b"set-cookie", b"x-accel-redirect", b"x-accel-expires", b"x-sendfile"}
 OURS: Final = b"x-understudy-"
 _CREDENTIAL_HEADERS: dict[str, tuple[bytes, bytes]] = {
     Provider.OPENAI: (b"authorization", b"Bearer "),

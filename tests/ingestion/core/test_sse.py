@@ -203,6 +203,47 @@ def test_a_stream_that_never_ends_does_not_fill_the_memory(dialect):
     assert reader.broken and reader._bytes < MAX_STREAM_BYTES + 2 * len(event)
 
 
+def test_what_is_forgotten_is_not_held_and_the_end_is_seen_all_the_same():
+    reader = StreamReader(Dialect.OPENAI)
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+    reader.feed(event)
+    reader.forget()
+    reader.feed(event * 100)
+    assert reader.answer().text == "" and not reader.finished
+    reader.feed(b"data: [DONE]\n\n")
+    assert reader.finished and not reader.broken and reader.output_chars == 404
+
+
+def test_nothing_is_gathered_of_a_stream_that_is_over():
+    reader = StreamReader(Dialect.OPENAI)
+    reader.give_up()
+    reader.feed(b"x" * 100_000)
+    assert len(reader._line) == 0
+
+
+def test_of_what_a_stream_says_it_used_only_counts_are_held():
+    dust = json.dumps({"type": "message_delta", "usage": {"k": [[]] * 1000, "output_tokens": 7, "input_tokens": "9"}})
+    reader = StreamReader(Dialect.ANTHROPIC)
+    reader.feed(b"data: " + dust.encode() + b"\n\n")
+    assert reader.answer().usage == Usage(0, 7) and reader._counts == {"output_tokens": 7}
+    reader.give_up()
+    assert reader.announced is None
+
+
+def test_the_older_completions_are_output_too():
+    reader = StreamReader(Dialect.OPENAI)
+    reader.feed(b'data: {"choices":[{"index":0,"text":"four"}]}\n\n')
+    assert reader.output_chars == 4
+
+
+def test_lines_without_a_word_come_to_an_end():
+    reader = StreamReader(Dialect.OPENAI)
+    for _ in range(MAX_STREAM_BYTES // 2**20 + 1):
+        reader.feed(b"\n" * 2**20)
+    reader.feed(b"data: {}\n")
+    assert reader.broken
+
+
 def read(dialect: Dialect, body: bytes) -> StreamReader:
     return feed_cut(dialect, body, [])
 

@@ -35,6 +35,24 @@ def test_all_but_the_usage_is_shown_wherever_the_stream_is_cut(cuts):
     assert shown(parts) == whole.replace(HIDDEN, b"")
 
 
+@given(
+    st.lists(
+        st.sampled_from([FILTER, HIDDEN, SAID, DONE, b"\n\n", b"\r\n\r\n", b"\r\r", b": x\n\n", b"\n"]), max_size=12
+    )
+)
+def test_of_any_events_those_that_tell_usage_are_hidden(events):
+    whole = b"".join(events)
+    assert shown([whole]) == whole.replace(HIDDEN, b"")
+
+
+def test_what_holds_nothing_is_not_looked_at_piece_by_piece(monkeypatch):
+    looks = []
+    monkeypatch.setattr("ingestion.core.usage_chunk._tells_usage", lambda event: bool(looks.append(event)))
+    dust = b"\n" * 200_000
+    assert shown([dust + FILTER + dust]) == dust + FILTER + dust
+    assert looks == [FILTER]
+
+
 def test_each_event_is_shown_as_soon_as_it_is_whole():
     hider = UsageHider()
     assert [hider.feed(one) for one in STREAM] == [*STREAM[:4], b"", DONE]

@@ -248,6 +248,21 @@ async def test_what_is_set_aside_is_what_the_dearest_destination_may_take(stage)
                 assert (await post(stage.url, json=ask)).status == expected
 
 
+async def test_the_dearest_is_the_dearest_for_this_call(stage):
+    """Ten to read and one to write is dearer than one and nine only for who reads much."""
+    stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=5 * 10**8),)  # half a dollar
+    rates = {
+        f"openai/{name}": Rates(*map(Decimal, (*price, "0", "0")), currency="USD")
+        for name, price in {"reads": ("10", "1"), "writes": ("1", "9")}.items()
+    }
+    models = {
+        "openai/smart": (there(stage.urls["teacher"], model="reads"), there(stage.urls["teacher"], model="writes"))
+    }
+    with gateway_for(stage, models, rates=rates):
+        assert (await post(stage.url, json=openai_ask("smart", max_tokens=100_000))).status == 429
+        assert (await post(stage.url, json=openai_ask("smart", max_tokens=10_000))).status == 200
+
+
 async def test_the_price_is_that_of_the_deployment_whatever_the_body_says(stage):
     """In the log by its name, and for the limit: nine tokens of the dear one take all that there is."""
     stage.limits = (LimitEntry(id="l", measure="spend", window="day", amount=10**9),)

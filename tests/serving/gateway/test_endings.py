@@ -88,6 +88,17 @@ def test_a_full_disk_costs_the_record_and_not_the_call(stage):
     assert f"understudy_unrecorded_calls_total {6 - kept}.0" in told
 
 
+def test_where_the_words_of_a_call_do_not_fit_its_facts_may(stage):
+    stage.publish()
+    with serve_gateway(stage, spool_max_bytes=5000) as gateway:
+        with talk_to(gateway.url) as talk:
+            assert talk.chat.completions.create(**openai_ask(query="x" * 9000)).choices
+        told = httpx2.get(f"{gateway.url}/metrics").text
+    [record] = read_spool(stage.spool_dir)
+    assert record.request_sealed is None and record.output_tokens == 4
+    assert "understudy_unrecorded_calls_total 0.0" in told
+
+
 async def test_calls_side_by_side_are_recorded_once_each(live):
     async with aiohttp.ClientSession(headers=HEADERS) as http:
 

@@ -5,10 +5,11 @@ import gc
 import json
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 
-from serving.gateway import protocol
+from serving.gateway import protocol, server
 from serving.gateway.protocol import CallerConnection
 from tests.fakes.serve import wait_for
 from tests.serving.gateway.cast import PLAIN, Stage, openai_ask, opened, post, serve_gateway
@@ -290,6 +291,28 @@ def test_a_connection_that_is_closed_is_gone_without_the_garbage_collector(stage
 
 def count_connections():
     return sum(isinstance(found, CallerConnection) for found in gc.get_objects())
+
+
+def test_beyond_so_many_connections_callers_are_hung_up_on_and_those_who_are_there_answered(stage, monkeypatch):
+    monkeypatch.setattr(server, "most_connections", lambda: 2)
+    stage.publish()
+    with serve_gateway(stage) as gateway:
+        wait_for(lambda: not gateway._server.server_state.connections, every=0.05)
+        with Raw(gateway.url) as one, Raw(gateway.url) as two:
+            for caller in (one, two):
+                caller.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+                assert b"200 OK" in caller.some()
+            with Raw(gateway.url) as more, suppress(ConnectionError):
+                more.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+                assert more.some() == b""
+            one.send(b"GET /healthz HTTP/1.1\r\n\r\n")
+            assert b"200 OK" in one.some()
+
+
+def test_as_many_connections_fit_as_there_are_files_for_them(monkeypatch):
+    for allowed, expected in ((1_048_576, 524_160), (1024, 384), (100, 25)):
+        monkeypatch.setattr(server.resource, "getrlimit", lambda which, allowed=allowed: (allowed, allowed))
+        assert server.most_connections() == expected
 
 
 def test_the_last_of_a_pipeline_may_bring_its_body_later(live):

@@ -21,20 +21,53 @@ def live(stage):
 
 
 def test_what_is_held_is_counted_by_tenant_and_given_back():
-    memory = Memory(100)
-    with Hold(memory, "one") as hold, Hold(memory, "two") as other:
+    memory = Memory(100, most_calls=2)
+    with Hold(memory) as hold, Hold(memory) as other:
+        assert hold.begin("one") and other.begin("two")
         assert hold.take(60, size=LONG) and not hold.take(41, size=LONG) and hold.take(40, size=LONG)
         assert other.take(100, size=LONG) and not other.take(1, size=LONG)
-    with Hold(memory, "one") as hold:
-        assert hold.take(100, size=LONG)
+    with Hold(memory) as hold:
+        assert hold.begin("one") and hold.take(100, size=LONG)
 
 
 def test_the_first_of_each_body_is_not_counted():
-    with Hold(Memory(100), "one") as hold:
+    with Hold(Memory(100, most_calls=1)) as hold:
+        assert hold.begin("one")
         for _ in range(3):
             assert hold.take(UNCOUNTED, size=UNCOUNTED)
         assert hold.take(1000, size=UNCOUNTED + 60) and not hold.take(41, size=UNCOUNTED + 101)
         assert hold.held == 60
+
+
+def test_one_tenants_calls_are_so_many_and_anothers_have_their_own_number():
+    memory = Memory(100, most_calls=2)
+    with Hold(memory) as first, Hold(memory) as second, Hold(memory) as third:
+        assert first.begin("one") and second.begin("one") and third.begin("two")
+        with Hold(memory) as more:
+            assert not more.begin("one")
+    with Hold(memory) as first, Hold(memory) as second:
+        assert first.begin("one") and second.begin("one")
+
+
+async def test_calls_that_are_not_whole_yet_are_bounded_by_tenant(stage):
+    """Each may be short: their number is what counts."""
+    stage.publish()
+    with serve_gateway(stage, tenant_in_flight=1) as gateway:
+        port = int(gateway.url.rpartition(":")[2])
+        held = [await half_sent(port, PLAIN.plain, size=100) for _ in range(4)]
+
+        async def status(key: str) -> int:
+            return (await post(gateway.url, key=key, json=openai_ask())).status
+
+        async with asyncio.timeout(5):
+            while await status(PLAIN.plain) != 429:
+                await asyncio.sleep(0)
+        assert await status(RIVAL.plain) == 200
+        for _, writer in held:
+            writer.close()
+        async with asyncio.timeout(5):
+            while await status(PLAIN.plain) != 200:
+                await asyncio.sleep(0)
 
 
 async def half_sent(port: int, key: str, *, size: int):

@@ -8,9 +8,11 @@ import openai
 import pytest
 from yarl import URL
 
+from serving.core.limits import LimitEntry
+from serving.core.snapshot import ProviderEntry
 from serving.gateway.memory import Hold, Memory
 from serving.gateway.pass_through import BrokenOff, Uplink
-from tests.fakes.serve import wait_for
+from tests.fakes.serve import Served, wait_for
 from tests.fakes.teacher import CONTENT, EMBEDDED
 from tests.serving.gateway.cast import PLAIN, down, get, openai_ask, opened, post, serve_gateway, talk_to
 
@@ -177,13 +179,62 @@ async def test_a_body_that_is_not_as_long_as_announced_breaks_the_call(announced
     async def receive():
         return messages.pop(0) if messages else await asyncio.Event().wait()
 
-    with Uplink(receive, lambda call: None, limit=100, kept=100, hold=Hold(Memory(0)), announced=announced) as uplink:
+    hold = Hold(Memory(1000, most_calls=1))
+    with Uplink(receive, lambda call: None, limit=100, kept=100, hold=hold, announced=announced) as uplink:
         if refused is None:
             assert await uplink.whole() == uplink.kept == b"abcd"
             return
         with pytest.raises(BrokenOff):
             await uplink.whole()
     assert uplink.refusal.status == refused
+
+
+async def test_what_the_provider_has_not_taken_is_held_and_there_is_a_bound(monkeypatch):
+    async def receive():
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"x" * 600, "more_body": True}
+
+    hold = Hold(Memory(1000, most_calls=1))
+    with Uplink(receive, lambda call: None, limit=10**9, kept=0, hold=hold) as uplink:
+        async with asyncio.timeout(5):
+            while uplink.refusal is None:
+                await asyncio.sleep(0)
+        assert hold.held == 600 and uplink.refusal.status == 429
+        with pytest.raises(BrokenOff):
+            [part async for part in uplink.parts()]
+        assert hold.held == 0
+
+
+async def completions(scope, receive, send):
+    """A provider of the older completions that streams, and tells no usage."""
+    if scope["type"] == "lifespan":
+        return
+    await receive()
+    kind = b"application/json" if b"whole" in scope["query_string"] else b"text/event-stream"
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+    said = b'{"choices":[{"index":0,"text":"%b"}]}' % (b"word " * 400)
+    odd = b'{"completion":"%b"}' % (b"word " * 400)
+    said = odd if b"odd" in scope["query_string"] else said
+    body = said if kind == b"application/json" else b"data: " + said + b"\n\ndata: [DONE]\n\n"
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.mark.parametrize("how", ["stream", "odd", "whole"])
+@pytest.mark.parametrize("kind", ["application/json", "application/octet-stream"])
+async def test_what_a_model_wrote_counts_by_its_length_where_nobody_tells(stage, how, kind):
+    stage.limits = (LimitEntry(id="l", measure="tokens", window="day", amount=1500),)
+    with Served(completions) as provider:
+        stage.models = {"openai/instruct": (ProviderEntry(base_url=provider.url, credential="x"),)}
+        stage.publish()
+        body = json.dumps({"model": "instruct", "prompt": "word " * 400, "stream": how == "stream"}).encode()
+        with serve_gateway(stage) as gateway:
+            path = f"/v1/completions?{how}"
+            got = [
+                (await post(gateway.url, path=path, data=body, headers={"content-type": kind})).status for _ in range(4)
+            ]
+    assert got == [200, 200, 429, 429]
+    record = stage.records(2)[0]
+    assert record.usage_estimated and record.input_tokens >= 500 and 500 <= record.output_tokens < 520
 
 
 async def test_an_upload_that_does_not_go_on_gives_its_place_free(stage, monkeypatch):
