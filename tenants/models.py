@@ -162,7 +162,9 @@ class ProviderCredential(TenantOwned):
 
 
 class Event(TenantOwned):
-    """Something that happened: audit trail and webhook outbox, append-only. `data` holds ids and figures only."""
+    """Something that happened: audit trail and webhook outbox, append-only. `data` holds ids and figures, and names
+    that the tenant gave.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     kind = models.CharField(max_length=60)  # noun.verb_in_past: rollout.advanced

@@ -171,7 +171,7 @@ def deliver(tenant_id: UUID, delivery_id: UUID, *, now: datetime) -> Receipt | N
 
 
 def render_event(event: Event) -> bytes:
-    """The message's body: what happened, when, and the ids and figures of it."""
+    """The message's body: what happened, when, and the ids, figures and names of it."""
     at = event.at.astimezone(UTC).isoformat()
     return orjson.dumps({"type": event.kind, "timestamp": at, "data": {**event.data, "id": event.subject_id}})
 

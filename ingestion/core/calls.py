@@ -176,7 +176,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True):
     student_input_tokens: int = 0  # what the student read and wrote, also when its answer was not used
     student_output_tokens: int = 0
     student_ms: float = 0.0
-    queue_ms: float = 0.0  # until the teacher was asked: limits, the student's try, a place in its tenant's lane
+    queue_ms: float = 0.0  # until who answered was asked: limits, a student's try, a place, destinations that failed
     first_byte_ms: float = 0.0
     total_ms: float = 0.0
     subject_hmac: str = ""
