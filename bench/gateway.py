@@ -1,7 +1,7 @@
 """What one call costs in the gateway: `python -m bench.gateway`, about 20 seconds, loopback only.
 
-The gateway has one core to itself, an instant upstream and the load generator share another. A call is the whole
-product: key, parse, fingerprint, forward, read the answer, seal both bodies, write the spool.
+The gateway has one core to itself, an instant upstream and the load generator share another, or have one each. A call
+is the whole product: key, parse, fingerprint, forward, read the answer, seal both bodies, write the spool.
 """
 
 import argparse
@@ -40,10 +40,13 @@ def publish(path: Path) -> None:
 
 @contextmanager
 def upstream(core: int, make: Callable[[], asyncio.Protocol] = Upstream) -> Iterator[None]:
-    """The instant upstream; it and whoever starts it keep to this core."""
+    """The instant upstream; whoever starts it keeps to this core, and shares it where there are but two."""
+    cores = sorted(os.sched_getaffinity(0))
     process = multiprocessing.Process(target=run_upstream, args=(make,), daemon=True)
     os.sched_setaffinity(0, {core})
     process.start()
+    if len(cores) > 2 and process.pid is not None:
+        os.sched_setaffinity(process.pid, {cores[-2]})
     try:
         yield
     finally:

@@ -6,8 +6,8 @@ own), the Rust router with a list of workers (it has none either). None of them 
 seals both bodies and has each record with the operating system before an answer's last byte.
 
 All gateways share one core, and all but the one that is measured are idle; the instant upstream and the load share the
-other. Rounds alternate between gateways, so that a machine's mood is shared; the table has medians, the ratios are of
-medians.
+other, or have one each. Rounds alternate between gateways, so that a machine's mood is shared; the table has medians,
+the ratios are of medians.
 """
 
 import argparse

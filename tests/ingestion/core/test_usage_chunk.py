@@ -35,11 +35,7 @@ def test_all_but_the_usage_is_shown_wherever_the_stream_is_cut(cuts):
     assert shown(parts) == whole.replace(HIDDEN, b"")
 
 
-@given(
-    st.lists(
-        st.sampled_from([FILTER, HIDDEN, SAID, DONE, b"\n\n", b"\r\n\r\n", b"\r\r", b": x\n\n", b"\n"]), max_size=12
-    )
-)
+@given(st.lists(st.sampled_from([*STREAM, b"\n\n", b"\r\n\r\n", b"\r\r"]), max_size=12))
 def test_of_any_events_those_that_tell_usage_are_hidden(events):
     whole = b"".join(events)
     assert shown([whole]) == whole.replace(HIDDEN, b"")
