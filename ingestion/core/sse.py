@@ -179,8 +179,10 @@ class StreamReader:
                 self.broken = True
                 return
             draft = self._calls.setdefault(call.index, _Draft())
-            draft.names.append(function.name or "")
-            draft.arguments.append(function.arguments or "")
+            if function.name:
+                draft.names.append(function.name)
+            if function.arguments:
+                draft.arguments.append(function.arguments)
         if choice.finish_reason is not None:
             self._finish = openai_wire.read_finish(choice.finish_reason)
 

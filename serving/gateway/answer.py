@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +22,7 @@ from serving.gateway.call import Call
 from serving.gateway.capture import Capture, Recorder, call_headers, student_outcome
 from serving.gateway.failover import Heard, ask_in_turn
 from serving.gateway.limits import BUT_MONEY, MONEY, Limits, Reservation
-from serving.gateway.memory import Hold, Memory
+from serving.gateway.memory import UNCOUNTED, Hold, Memory
 from serving.gateway.messages import Departure, make_call_id, read_body, send_whole
 from serving.gateway.metrics import Metrics
 from serving.gateway.refusals import Refused, no_snapshot, too_large, too_many_calls, too_much_held
@@ -52,7 +53,7 @@ async def answer_call(request: Request, gateway: Gateway) -> None:
         at, started = time.time(), time.perf_counter()
         caller, raw = await read_call(request, gateway, hold)
         snapshot = snapshot_in_force(gateway)
-        heard = Heard(_read_ask(request, raw), request)
+        heard = Heard(_read_ask(request, raw, hold), request)
         call, entry = _route(caller, heard, request, hold=hold, at=at, started=started)
         with call.reservation as reservation, Departure(request.watch) as departure:
             limit = partial(gateway.limits.reserve, reservation, caller, heard.ask, entry, call.destinations, snapshot)
@@ -103,11 +104,21 @@ async def read_call(request: Request, gateway: Gateway, hold: Hold) -> tuple[Cal
     return caller, raw
 
 
-def _read_ask(request: Request, raw: bytes) -> Ask:
+def _read_ask(request: Request, raw: bytes, hold: Hold) -> Ask:
     try:
-        return parse_ask(request.dialect, raw, model=request.path_model)
+        ask = parse_ask(request.dialect, raw, model=request.path_model)
     except UnableToParse as error:
         raise Refused(400, "invalid_request_error", error.message, param=error.param) from error
+    if len(raw) > UNCOUNTED:
+        _hold_texts(hold, ask)
+    return ask
+
+
+def _hold_texts(hold: Hold, ask: Ask) -> None:
+    """What was read of a long body takes as much again, or four times that: one odd letter makes all others wide."""
+    size = sum([sys.getsizeof(message.text) for message in ask.messages])
+    if not hold.take(size, size=size):
+        raise too_much_held(hold.most)
 
 
 def _route(

@@ -70,6 +70,13 @@ async def test_calls_that_are_not_whole_yet_are_bounded_by_tenant(stage):
                 await asyncio.sleep(0)
 
 
+async def test_what_one_odd_letter_makes_of_a_long_text_is_counted(live):
+    """A text with a letter beyond the basic plane takes four bytes for each of its letters."""
+    assert (await post(live.url, json=openai_ask(query="x" * 300_000))).status == 200
+    got = await post(live.url, json=openai_ask(query="x" * 300_000 + "\U0001f600"))
+    assert got.status == 429 and b"together" in got.body
+
+
 async def half_sent(port: int, key: str, *, size: int):
     """A call whose body stops before its end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
