@@ -88,7 +88,8 @@ class Recorder:
         except UnableToRecord:
             if record.request_sealed is None and record.response_sealed is None:
                 raise
-            self._spool.append(msgspec.structs.replace(record, request_sealed=None, response_sealed=None))
+            self._spool.append(_without_words(record))
+            self._metrics.unrecorded_words += 1
 
     def count_let_go(self) -> None:
         """One answer more that there was no room to read."""
@@ -332,6 +333,12 @@ def make_record(call: Call, attempt: Attempt, outcome: Outcome, *, total_ms: flo
         subject_hmac=_hide_subject(tenant.subject_key, ask.subject),
         request_sealed=_seal(call, ask.raw, "request") if keeps_content else None,
         response_sealed=_seal(call, outcome.body, "response") if keeps_content and outcome.body is not None else None,
+    )
+
+
+def _without_words(record: CallRecord) -> CallRecord:
+    return msgspec.structs.replace(
+        record, request_sealed=None, response_sealed=None, wants_audit=False, wants_shadow=False
     )
 
 

@@ -66,6 +66,7 @@ class Metrics(Collector):
         self.departed = 0
         self.failovers = 0
         self.answers_let_go = 0
+        self.unrecorded_words = 0
         self.connections_made = 0
         self.connections_reused = 0
         self.in_flight = 0
@@ -117,6 +118,7 @@ class Metrics(Collector):
             "departed_callers": self.departed,
             "failovers": self.failovers,
             "answers_let_go": self.answers_let_go,
+            "unrecorded_words": self.unrecorded_words,
             "calls_counted_alone": self.counted_alone,
             "calls_replayed": self.replayed,
             "answers_unkept": self.unkept,

@@ -96,7 +96,7 @@ def test_where_the_words_of_a_call_do_not_fit_its_facts_may(stage):
         told = httpx2.get(f"{gateway.url}/metrics").text
     [record] = read_spool(stage.spool_dir)
     assert record.request_sealed is None and record.output_tokens == 4
-    assert "understudy_unrecorded_calls_total 0.0" in told
+    assert "understudy_unrecorded_calls_total 0.0" in told and "understudy_unrecorded_words_total 1.0" in told
 
 
 async def test_calls_side_by_side_are_recorded_once_each(live):
