@@ -44,6 +44,7 @@ def make_kinds(authorization: str) -> list[Kind]:
         Kind("numbers of 5,000 digits", _asks(key, _numbers())),
         Kind("deep nesting", _asks(key, _nestings())),
         Kind("duplicate keys", _asks(key, _duplicates())),
+        Kind("small values by the million", _asks(key, _dust()), lines=2),
         Kind("smuggling", _smuggled(key)),
         Kind("gzip bombs of callers", _bombs(key), seconds=5),
         Kind("gzip bombs of providers", (_ask(key, ASK | {"user": "bomb"}),), lines=2, seconds=6, most=40),
@@ -123,6 +124,13 @@ def _duplicates() -> list[bytes]:
     many = b", ".join([b'"model": "gpt-4o"'] * 20_000)
     other = b", ".join([b'"x": 1'] * 50_000)
     return [*map(_with, twice), _with(many), _with(other), _with(b'"metadata": {%b}' % other)]
+
+
+def _dust() -> list[bytes]:
+    """As many values as fit into ten megabytes, and as many as are read; with and without a decisive key in them."""
+    most = [b'"x": [%b1]' % (b"[]," * 3_000_000), b'"y": {"model": 1}, "x": [%b1]' % (b"{}," * 3_000_000)]
+    read = [b'"x": [%b1]' % (b"1," * 480_000), b'"y": {"model": 1}, "x": [%b1]' % (b"[]," * 45_000)]
+    return [_with(b'"messages": [], %b' % members) for members in (*most, *read)]
 
 
 def _smuggled(key: bytes) -> tuple[bytes, ...]:
