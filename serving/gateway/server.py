@@ -50,12 +50,12 @@ def server_config(settings: Settings, app: App) -> uvicorn.Config:
     )
 
 
-def most_connections() -> int:
+def most_connections() -> int | None:
     """Callers' connections at once: with as many to providers, and what else is open, they fit into what this process
     may open. Beyond, callers are hung up on, so that those who are there can be answered, and what is answered kept.
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(allowed - KEPT_FILES, allowed // 2) // 2
+    return None if allowed == resource.RLIM_INFINITY else max(allowed - KEPT_FILES, allowed // 2) // 2
 
 
 class Server(uvicorn.Server):

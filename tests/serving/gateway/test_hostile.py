@@ -310,7 +310,8 @@ def test_beyond_so_many_connections_callers_are_hung_up_on_and_those_who_are_the
 
 
 def test_as_many_connections_fit_as_there_are_files_for_them(monkeypatch):
-    for allowed, expected in ((1_048_576, 524_160), (1024, 384), (100, 25)):
+    unbounded = server.resource.RLIM_INFINITY
+    for allowed, expected in ((1_048_576, 524_160), (1024, 384), (100, 25), (unbounded, None)):
         monkeypatch.setattr(server.resource, "getrlimit", lambda which, allowed=allowed: (allowed, allowed))
         assert server.most_connections() == expected
 
